@@ -1,0 +1,144 @@
+"""What a codec is: buffer -> frame -> buffer.
+
+A **chunk** is a piece of the migration stream, a **frame** one chunk compressed on its own, and a codec promises that
+``prologue + frames + epilogue`` is a file that its stock tool decodes to the chunks, one after the other.
+A codec knows no files, threads or images. Encoders and decoders belong to the thread that made them and are never shared;
+what they return is theirs or new, never a view that the next call changes.
+
+Every codec obeys ``tests/contract/test_codec.py``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol
+
+from ..errors import UsageError
+from ..types import Buffer
+from ..units import MiB
+
+
+class Encoder(Protocol):
+    """Compresses chunks, one after the other, in one thread."""
+
+    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+        """The frame of ``chunk`` as parts to be written one after the other; ``bound()`` bytes at most.
+
+        A part may be (a view of) ``chunk`` itself: the caller keeps the chunk until the frame is written.
+        """
+
+
+class Decoder(Protocol):
+    """Decompresses whole frames, one after the other, in one thread."""
+
+    def decode(self, frame: memoryview, room: memoryview) -> Buffer:
+        """The chunk of ``frame``, complete and checked: either a view of ``room``, filled from its start, or new memory.
+
+        Raises:
+            DecodeError: the frame is damaged, cut, followed by other bytes, or larger than ``room``.
+        """
+
+
+class DecodeError(ValueError):
+    """Compressed bytes do not decode. The pipeline turns it into a ``CorruptImageError`` that names frame and offset."""
+
+
+class TruncatedError(DecodeError):
+    """The compressed bytes end before the compressed stream does."""
+
+
+class NotFramed(Exception):
+    """What follows cannot be split into frames that fit the slots: only a sequential ``StreamReader`` decodes it."""
+
+
+class Splitter(Protocol):
+    """Finds where frames end without decoding them. One per payload; it may remember how far it looked."""
+
+    def frame_size(self, view: memoryview, *, final: bool) -> int:
+        """The size of the frame at the start of ``view``; 0: more bytes are needed to tell (never when ``final``).
+
+        The result may exceed ``len(view)``: then the frame goes on behind it. ``view`` is never empty, and starts at the
+        same byte until a size was returned. ``final``: the payload ends with ``view``.
+
+        Raises:
+            NotFramed: no frame that we could find here, or one too large for a slot.
+        """
+
+
+class StreamReader(Protocol):
+    """Decodes a payload of any shape that the stock tool accepts, from its start to its end, in one thread."""
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill ``view`` with decoded bytes; short only at the well-formed end, 0 after it.
+
+        Raises:
+            DecodeError: damaged; ``TruncatedError``: the payload ends inside the compressed stream.
+        """
+
+
+ReadBytes = Callable[[int], Buffer]
+"""``read(n)``: up to ``n`` compressed bytes, empty only at the end of the payload."""
+
+
+class Codec(ABC):
+    """One compression format. Instances are stateless and shared; subclasses set the class attributes."""
+
+    name: ClassVar[str]
+    """libvirt's word where it has one, else the stock tool's name."""
+    number: ClassVar[int | None]
+    """libvirt's format number, None for formats that libvirt does not have."""
+    summary: ClassVar[str]
+    """One line for ``formats`` and the documentation: what it is good for."""
+    magic: ClassVar[bytes] = b""
+    """What a payload of the stock tool starts with."""
+    levels: ClassVar[range] = range(0)
+    """The stock tool's levels; empty: there are none."""
+    default_level: ClassVar[int] = 0
+    tool_level: ClassVar[int] = 0
+    """What the stock tool does without an option."""
+    chunk_size: ClassVar[int] = 1 * MiB
+    tool: ClassVar[tuple[str, ...]] = ()
+    """The stock tool's name and options that compress standard input to standard output; empty: none."""
+    prologue: ClassVar[bytes] = b""
+    epilogue: ClassVar[bytes] = b""
+
+    @abstractmethod
+    def encoder(self, level: int) -> Encoder:
+        """A new encoder for the calling thread. ``level`` was accepted by ``check_level``."""
+
+    @abstractmethod
+    def decoder(self) -> Decoder:
+        """A new decoder for the calling thread."""
+
+    @abstractmethod
+    def splitter(self) -> Splitter:
+        """A new splitter for one payload."""
+
+    @abstractmethod
+    def stream_reader(self, read: ReadBytes) -> StreamReader:
+        """A new sequential decoder over what ``read`` gives."""
+
+    @abstractmethod
+    def bound(self, size: int) -> int:
+        """The largest frame, in bytes, that a chunk of ``size`` bytes becomes at any level."""
+
+    def check_level(self, level: int | None) -> int:
+        """``level``, or the default for None.
+
+        Raises:
+            UsageError: this codec has no such level; the message names those it has.
+        """
+        if level is None:
+            return self.default_level
+        if not self.levels:
+            raise UsageError(f"format {self.name} has no levels, but level {level} was asked for: leave the level out")
+        if level not in self.levels:
+            raise UsageError(
+                f"format {self.name} has levels {self.levels[0]} to {self.levels[-1]}, not {level}: choose one of these"
+            )
+        return level
+
+    def tool_command(self, level: int | None = None) -> tuple[str, ...]:
+        """The stock tool's command that compresses standard input to standard output."""
+        return self.tool if level is None else (*self.tool, f"-{level}")

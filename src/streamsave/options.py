@@ -1,0 +1,129 @@
+"""What a caller can ask for, checked when it is built: an options object that exists can be carried out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from .codecs.base import Codec
+from .codecs.registry import find_codec
+from .errors import UsageError
+
+Then: TypeAlias = Literal["quit", "resume", "pause"]
+"""What becomes of the guest once its image exists; ``resume`` means back to the state before."""
+Transport: TypeAlias = Literal["fd", "unix"]
+"""How QEMU gets its end of the socket: a descriptor over the monitor, or a path in a private directory."""
+GuestState: TypeAlias = Literal["running", "paused"]
+
+DEFAULT_FORMAT = "zstd"
+MAX_THREADS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressOptions:
+    """How a stream becomes a payload.
+
+    Raises:
+        FormatError: ``format`` names no codec of ours.
+        UsageError: a level that the format does not have, or fewer threads than one.
+    """
+
+    format: str = DEFAULT_FORMAT
+    level: int | None = None
+    """The stock tool's level; None: the format's default, see ``streamsave formats``."""
+    threads: int | None = None
+    """Encoder threads; None: as many processors as this process may really use."""
+
+    def __post_init__(self) -> None:
+        self.codec.check_level(self.level)
+        _check_threads(self.threads)
+
+    @property
+    def codec(self) -> Codec:
+        """The codec that ``format`` names."""
+        return find_codec(self.format)
+
+    @property
+    def thread_count(self) -> int:
+        """``threads``, or what the machine gives."""
+        return self.threads or usable_cpus()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveOptions(CompressOptions):
+    """How a guest is saved.
+
+    Raises:
+        UsageError: also for an unknown ``then`` or ``transport``.
+    """
+
+    then: Then = "quit"
+    transport: Transport = "fd"
+    save_command: bool = True
+    """Whether the descriptive XML carries QEMU's command line, which may hold secrets."""
+
+    def __post_init__(self) -> None:
+        super(SaveOptions, self).__post_init__()  # noqa: UP008: slots make a new class, which bare super() does not find
+        _check_choice("then", self.then, get_args(Then))
+        _check_choice("transport", self.transport, get_args(Transport))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreOptions:
+    """How an image is restored.
+
+    Raises:
+        UsageError: fewer threads than one, or an unknown ``state`` or ``transport``.
+    """
+
+    threads: int | None = None
+    """Decoder threads; None: as many processors as this process may really use."""
+    state: GuestState | None = None
+    """What the guest does afterwards; None: what it did when it was saved."""
+    transport: Transport = "fd"
+
+    def __post_init__(self) -> None:
+        _check_threads(self.threads)
+        if self.state is not None:
+            _check_choice("state", self.state, get_args(GuestState))
+        _check_choice("transport", self.transport, get_args(Transport))
+
+    @property
+    def thread_count(self) -> int:
+        """``threads``, or what the machine gives."""
+        return self.threads or usable_cpus()
+
+
+def usable_cpus() -> int:
+    """The processors that this process may really use: its affinity, or its control group's quota if that is less."""
+    return max(1, min(len(os.sched_getaffinity(0)), _cgroup_cpus() or MAX_THREADS, MAX_THREADS))
+
+
+def _cgroup_cpus() -> int | None:
+    """The smallest cgroup v2 ``cpu.max`` on the way up from our own group, rounded up; None without a limit."""
+    try:
+        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return None
+    group = Path("/sys/fs/cgroup") / own[3:].lstrip("/")
+    limits = []
+    for folder in (group, *group.parents):
+        try:
+            quota, period = (folder / "cpu.max").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            limits.append(-(-int(quota) // int(period)))
+    return min(limits, default=None)
+
+
+def _check_threads(threads: int | None) -> None:
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
