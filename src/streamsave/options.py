@@ -28,6 +28,7 @@ class CompressOptions:
     Raises:
         FormatError: ``format`` names no codec of ours.
         UsageError: a level that the format does not have, or fewer threads than one.
+
     """
 
     format: str = DEFAULT_FORMAT
@@ -57,6 +58,7 @@ class SaveOptions(CompressOptions):
 
     Raises:
         UsageError: also for an unknown ``then`` or ``transport``.
+
     """
 
     then: Then = "quit"
@@ -65,7 +67,7 @@ class SaveOptions(CompressOptions):
     """Whether the descriptive XML carries QEMU's command line, which may hold secrets."""
 
     def __post_init__(self) -> None:
-        super(SaveOptions, self).__post_init__()  # noqa: UP008: slots make a new class, which bare super() does not find
+        super(SaveOptions, self).__post_init__()  # noqa: UP008 - slots make a new class, which bare super() does not find
         _check_choice("then", self.then, get_args(Then))
         _check_choice("transport", self.transport, get_args(Transport))
 
@@ -76,6 +78,7 @@ class RestoreOptions:
 
     Raises:
         UsageError: fewer threads than one, or an unknown ``state`` or ``transport``.
+
     """
 
     threads: int | None = None

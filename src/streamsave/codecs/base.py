@@ -37,6 +37,7 @@ class Decoder(Protocol):
 
         Raises:
             DecodeError: the frame is damaged, cut, followed by other bytes, or larger than ``room``.
+
         """
 
 
@@ -63,6 +64,7 @@ class Splitter(Protocol):
 
         Raises:
             NotFramed: no frame that we could find here, or one too large for a slot.
+
         """
 
 
@@ -74,6 +76,7 @@ class StreamReader(Protocol):
 
         Raises:
             DecodeError: damaged; ``TruncatedError``: the payload ends inside the compressed stream.
+
         """
 
 
@@ -98,6 +101,8 @@ class Codec(ABC):
     tool_level: ClassVar[int] = 0
     """What the stock tool does without an option."""
     chunk_size: ClassVar[int] = 1 * MiB
+    probe_size: ClassVar[int] = 64
+    """How many bytes a splitter wants to see at a time: a frame's header, or a window to search."""
     tool: ClassVar[tuple[str, ...]] = ()
     """The stock tool's name and options that compress standard input to standard output; empty: none."""
     prologue: ClassVar[bytes] = b""
@@ -128,6 +133,7 @@ class Codec(ABC):
 
         Raises:
             UsageError: this codec has no such level; the message names those it has.
+
         """
         if level is None:
             return self.default_level

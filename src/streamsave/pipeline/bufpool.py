@@ -31,27 +31,14 @@ class Slot:
         self.parts: Sequence[Buffer] | None = None
         """The output, once it is there."""
 
-    def release(self) -> None:
-        """Unmap the buffer. Nothing may use the slot any more."""
-        self.parts = None
-        self.view.release()
-        self.buffer.close()
-
 
 class BufferPool:
-    """``count`` slots of ``size`` bytes each. Not locked: the pipeline's gate is."""
+    """``count`` slots of ``size`` bytes each. Not locked: the pipeline's gate is. The memory goes with the last reference."""
 
     def __init__(self, count: int, size: int) -> None:
         self.count = count
         self.slot_size = size
-        self._slots = [Slot(size) for _ in range(count)]
-        self.free = deque(self._slots)
-
-    def release(self) -> None:
-        """Unmap all buffers, once every stage has ended."""
-        self.free.clear()
-        for slot in self._slots:
-            slot.release()
+        self.free = deque(Slot(size) for _ in range(count))
 
 
 def slot_count(threads: int) -> int:

@@ -40,6 +40,7 @@ class Gate:
 
         Raises:
             GateClosed: the pipeline ended, before or meanwhile.
+
         """
         while not self._closed and not ready():
             condition.wait()

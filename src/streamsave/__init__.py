@@ -1,0 +1,75 @@
+"""streamsave saves and restores QEMU/KVM guests as compressed libvirt save images, on all cores, in one process.
+
+::
+
+    import streamsave
+
+    report = streamsave.save("/run/vm.qmp", "vm.save", streamsave.SaveOptions(format="zstd", then="quit"))
+    print(report.image_size, report.stopped_s)
+
+    report = streamsave.restore("vm.save", command=["qemu-system-x86_64", "-M", "q35", "-m", "8192"])
+    report.process.wait()
+
+Names are imported when they are first used: ``import streamsave`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .cancel import Cancellation as Cancellation
+    from .codecs.registry import codecs as codecs
+    from .errors import Aborted as Aborted
+    from .errors import StreamsaveError as StreamsaveError
+    from .format.metadata import Metadata as Metadata
+    from .image import ImageInfo as ImageInfo
+    from .image import read_info as read_info
+    from .options import CompressOptions as CompressOptions
+    from .options import RestoreOptions as RestoreOptions
+    from .options import SaveOptions as SaveOptions
+    from .reports import RestoreReport as RestoreReport
+    from .reports import SaveReport as SaveReport
+    from .restore import restore as restore
+    from .restore import restore_stream as restore_stream
+    from .save import save as save
+    from .save import save_stream as save_stream
+    from .types import Progress as Progress
+
+_HOMES = {
+    "Aborted": "errors",
+    "Cancellation": "cancel",
+    "CompressOptions": "options",
+    "ImageInfo": "image",
+    "Metadata": "format.metadata",
+    "Progress": "types",
+    "RestoreOptions": "options",
+    "RestoreReport": "reports",
+    "SaveOptions": "options",
+    "SaveReport": "reports",
+    "StreamsaveError": "errors",
+    "codecs": "codecs.registry",
+    "read_info": "image",
+    "restore": "restore",
+    "restore_stream": "restore",
+    "save": "save",
+    "save_stream": "save",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604: all keys are strings
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,107 @@
+"""A descriptor that somebody else opened (a pipe, a socket, a file) as a source and as a sink.
+
+The caller's descriptor is duplicated; it stays the caller's, its flags stay as they are, and ``abort()`` wakes us without
+touching it: we never block in ``read`` or ``write`` but in ``poll``, together with a wake-up descriptor.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+from collections.abc import Sequence
+
+from ..errors import DestinationError, SourceError
+from ..types import Buffer
+from .gather import write_all
+
+
+class _Descriptor:
+    """Our own duplicate of ``fd`` that never blocks, and what wakes us.
+
+    A pipe is re-opened, so that the non-blocking flag is ours alone; a socket takes the flag with each call; files never
+    block in this sense.
+    """
+
+    def __init__(self, fd: int, flags: int, event: int) -> None:
+        mode = os.fstat(fd).st_mode
+        self._sock: socket.socket | None = None
+        if stat.S_ISFIFO(mode):
+            self._fd = os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        else:
+            self._fd = os.dup(fd)
+        if stat.S_ISSOCK(mode):
+            self._sock = socket.socket(fileno=self._fd)
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._wake, select.POLLIN)
+        self._wait_ms: int | None = 0
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            self._poll.register(self._fd, event)
+            self._wait_ms = None
+
+    def _wait(self) -> None:
+        """Until the descriptor is ready; InterruptedError after ``abort()``."""
+        if any(fd == self._wake for fd, _ in self._poll.poll(self._wait_ms)):
+            raise InterruptedError("aborted")
+
+    def abort(self) -> None:
+        """Wake whoever waits, now and later."""
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """Close our duplicate; the caller's descriptor stays open. May be called twice."""
+        if self._wake < 0:
+            return
+        if self._sock is not None:
+            self._sock.close()
+        else:
+            os.close(self._fd)
+        os.close(self._wake)
+        self._wake = -1
+
+
+class DescriptorSource(_Descriptor):
+    """Reads ``fd`` until its end. OSError when it is no open descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, os.O_RDONLY, select.POLLIN)
+
+    def readinto(self, view: memoryview) -> int:
+        """See ``Source``."""
+        have = 0
+        try:
+            while have < len(view):
+                self._wait()
+                got = os.readv(self._fd, [view[have:]])
+                if not got:
+                    break
+                have += got
+        except OSError as error:
+            raise SourceError(f"reading the given descriptor failed: {error}") from error
+        return have
+
+
+class DescriptorSink(_Descriptor):
+    """Writes to ``fd``. OSError when it is no open descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, os.O_WRONLY, select.POLLOUT)
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """See ``Sink``."""
+        try:
+            write_all(self._take, parts)
+        except OSError as error:
+            raise DestinationError(f"writing the given descriptor failed: {error}") from error
+
+    def _take(self, views: list[memoryview]) -> int:
+        self._wait()
+        try:
+            if self._sock is not None:
+                return self._sock.sendmsg(views, (), socket.MSG_DONTWAIT)
+            return os.writev(self._fd, views)
+        except BlockingIOError:
+            return 0  # ready a moment ago: wait again

@@ -1,0 +1,200 @@
+"""Save images as files: opened and checked on one side, begun and finished on the other.
+
+Everything in an image is data from outside: sizes are bounded before anything is allocated, and nothing in it is carried out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .codecs.base import Codec
+from .codecs.registry import codec_by_number
+from .endpoints.file import FileSource, NewImage
+from .errors import (
+    ImageError,
+    IncompleteImageError,
+    NotAnImageError,
+    SourceError,
+    TruncatedImageError,
+    UnsupportedImageError,
+)
+from .format.description import GuestDescription, parse_description
+from .format.header import HEADER_SIZE, Header, encode_header, parse_header
+from .format.metadata import Metadata, encode_metadata, parse_metadata
+from .format.save_format import SaveFormat, oldest_libvirt
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What an image says of itself. Sizes and offsets in bytes."""
+
+    path: Path
+    file_size: int
+    header: Header
+    metadata: Metadata
+    format: str
+    """libvirt's word for the format, or ``unknown (N)``."""
+    payload_offset: int
+    payload_size: int
+    description: GuestDescription | None
+    """What we wrote about a guest that libvirt does not manage; None for the images of libvirt's domains."""
+    oldest_libvirt: str
+    """The first libvirt release that restores the format."""
+
+    @property
+    def needs_xml(self) -> bool:
+        """Whether ``virsh restore`` needs ``--xml``: the descriptive XML has no devices."""
+        return self.description is not None
+
+
+class OpenImage:
+    """An image that is read: checked header and metadata, and the payload as a ``Source``.
+
+    A context manager; closes the file.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises what ``read_info`` does, and nothing else."""
+        self.path = Path(path)
+        fd = _open(self.path)
+        self.source = FileSource(fd, self.path)
+        try:
+            self.info = self._read_info(os.fstat(fd).st_size)
+        except ImageError as error:
+            self.source.close()
+            if error.path is None:
+                error.path = self.path
+                error.args = (f"{self.path}: {error}",)
+            raise
+        except BaseException:
+            self.source.close()
+            raise
+
+    def _read_info(self, file_size: int) -> ImageInfo:
+        header = parse_header(self._read(HEADER_SIZE, "the header"))
+        if header.payload_offset > file_size:
+            raise TruncatedImageError(
+                f"the file ends at offset {file_size}, inside the metadata, which reaches to {header.payload_offset}",
+                offset=file_size,
+            )
+        metadata = parse_metadata(self._read(header.data_size, "the metadata"), header.cookie_offset)
+        return ImageInfo(
+            path=self.path,
+            file_size=file_size,
+            header=header,
+            metadata=metadata,
+            format=format_word(header.format),
+            payload_offset=header.payload_offset,
+            payload_size=file_size - header.payload_offset,
+            description=parse_description(metadata.xml),
+            oldest_libvirt=oldest_libvirt(header.format),
+        )
+
+    def _read(self, size: int, what: str) -> bytes:
+        data = bytearray(size)
+        got = self.source.readinto(memoryview(data))
+        if got == size or (what == "the header" and got):
+            return bytes(data[:got])
+        if not got and what == "the header":
+            raise NotAnImageError("the file is empty: not a save image", offset=0)
+        raise TruncatedImageError(f"the file ends inside {what}")
+
+    def codec(self) -> Codec:
+        """The codec that decodes the payload.
+
+        Raises:
+            IncompleteImageError: the image is marked partial.
+            UnsupportedImageError: we have no codec for its format.
+
+        """
+        if not self.info.header.complete:
+            raise IncompleteImageError(
+                f"{self.path}: the image is incomplete: the save that wrote it never finished; it cannot be restored",
+                path=self.path,
+            )
+        try:
+            return codec_by_number(self.info.header.format)
+        except UnsupportedImageError as error:
+            raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from None
+
+    def __enter__(self) -> OpenImage:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.source.close()
+
+
+def read_info(image: str | Path) -> ImageInfo:
+    """What ``image`` says of itself; the payload is not read. Partial images too.
+
+    Raises:
+        NotAnImageError, TruncatedImageError, CorruptImageError, UnsupportedImageError: what is wrong with the file.
+        SourceError: it cannot be read.
+
+    """
+    with OpenImage(image) as opened:
+        return opened.info
+
+
+def format_word(number: int) -> str:
+    """Libvirt's word for a format number."""
+    try:
+        return SaveFormat(number).word
+    except ValueError:
+        return f"unknown ({number})"
+
+
+class ImageWriter:
+    """A new image: begun with a partial header, finished with a complete one. A context manager that discards otherwise."""
+
+    def __init__(self, destination: str | Path, codec: Codec, metadata: Metadata, *, was_running: bool) -> None:
+        """Raises ``DestinationError``; nothing is left behind then."""
+        self.oldest_libvirt = oldest_libvirt(_number(codec))
+        self.needs_xml = parse_description(metadata.xml) is not None
+        data, cookie_offset = encode_metadata(metadata)
+        self._partial = Header(
+            complete=False,
+            data_size=len(data),
+            was_running=was_running,
+            format=_number(codec),
+            cookie_offset=cookie_offset,
+        )
+        self.file = NewImage(Path(destination), encode_header(self._partial) + data)
+
+    def commit(self) -> None:
+        """Finish: from here on the image exists, durable and complete.
+
+        Raises:
+            DestinationError: it does not, and nothing of it is left.
+
+        """
+        self.file.commit(encode_header(replace(self._partial, complete=True)), encode_header(self._partial))
+
+    def __enter__(self) -> ImageWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.file.discard()
+
+
+def _number(codec: Codec) -> int:
+    if codec.number is None:
+        raise UnsupportedImageError(f"format {codec.name} has no number in libvirt's header, so no image can carry it yet")
+    return codec.number
+
+
+def _open(path: Path) -> int:
+    """Open for reading; a FIFO or device would block or never end, so only regular files and block devices."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be opened: {error.strerror}", path=path) from error
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
+        return fd
+    os.close(fd)
+    kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+    raise SourceError(f"{path}: is {kind}; name a save image", path=path)

@@ -1,0 +1,65 @@
+"""Stream to payload: reader (chunks) --> encoders (frames) --> writer (in order).
+
+A chunk is read straight into its slot, and its frame is written straight from what the codec returned. The slot goes back to
+the pool when its frame is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+
+from ..codecs.base import Codec
+from ..errors import CodecError
+from ..types import Sink, Source
+from .bufpool import BufferPool, slot_count
+from .stages import Pipeline
+
+
+class Compression(Pipeline):
+    """Compresses ``source`` into ``sink`` as one payload of ``codec``.
+
+    ``observe`` sees every chunk, in order, in the reader's thread, before it is compressed.
+    """
+
+    def __init__(
+        self, source: Source, sink: Sink, codec: Codec, *, level: int, threads: int, observe: Callable[[memoryview], None]
+    ) -> None:
+        super().__init__(source, sink, BufferPool(slot_count(threads), codec.chunk_size), threads)
+        self._codec = codec
+        self._level = level
+        self._observe = observe
+
+    def _read(self) -> None:
+        stats, chunk_size = self.stats, self.pool.slot_size
+        size = chunk_size
+        while size == chunk_size:
+            slot = self._take_free()
+            began = perf_counter()
+            size = self.source.readinto(slot.view)
+            stats.read_s += perf_counter() - began
+            if size:
+                slot.number, slot.offset, slot.size = stats.frame_count, stats.bytes_in, size
+                self._observe(slot.view[:size])
+                stats.frame_count += 1
+                stats.bytes_in += size
+                self._publish(slot)
+        self._end_input()
+
+    def _code(self) -> None:
+        encoder = self._codec.encoder(self._level)
+        while slot := self._take_work():
+            try:
+                slot.parts = encoder.encode(slot.view[: slot.size])
+            except Exception as error:
+                raise CodecError(
+                    f"{self._codec.name} failed to compress chunk {slot.number} (stream offset {slot.offset}): {error}"
+                ) from error
+            self._deliver(slot)
+
+    def _write(self) -> None:
+        self._put([self._codec.prologue])
+        while slots := self._take_output():
+            self._put([part for slot in slots for part in slot.parts or ()])
+            self._recycle(slots)
+        self._put([self._codec.epilogue])

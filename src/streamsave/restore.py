@@ -1,0 +1,249 @@
+"""Restore: an image becomes a running guest again, in a QEMU that waits for it. The image is only ever read.
+
+The mirror image of ``save``. Success is QEMU's word, ``completed``; whether the guest then runs is decided here.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from ._native.calls import StreamScanner
+from .cancel import Cancellation
+from .codecs.base import Codec
+from .endpoints.descriptor import DescriptorSink
+from .endpoints.socket import SocketSink
+from .errors import DestinationError, IncomingError, MonitorError, TruncatedImageError, UsageError
+from .flow import restore_progress, run
+from .image import OpenImage
+from .options import RestoreOptions
+from .pipeline.decompress import Decompression
+from .qemu.migration import MigrationSettings, start_incoming, wait_incoming
+from .qemu.monitor import Monitor
+from .qemu.process import QemuProcess
+from .reports import STREAM, RestoreReport, StageClock
+from .types import ProgressCallback, Sink
+
+OUTCOME_TIMEOUT_S = 60.0
+"""How long after the last byte of the stream QEMU may take to say that it loaded it."""
+
+
+def restore(
+    image: str | Path,
+    *,
+    monitor: str | Path | socket.socket | None = None,
+    command: Sequence[str] | None = None,
+    options: RestoreOptions | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: Cancellation | None = None,
+) -> RestoreReport:
+    """Restore ``image`` into the QEMU behind the QMP socket ``monitor``, which waits with ``-incoming defer``, or a new one.
+
+    ``command`` is a QEMU command line as it would start the same machine; what is needed to wait for the stream is added.
+    That QEMU is the caller's afterwards (``report.process``); on an error it is stopped. The image is left as it is.
+
+    Raises:
+        UsageError: neither or both of ``monitor`` and ``command``, or options in ``command`` that fight a restore.
+        ImageError: what is wrong with the image, with the frame and the offset.
+        IncomingError: QEMU did not load the stream; with QEMU's own message where we started it.
+        MonitorError, GuestError, ProcessError, SourceError, Aborted.
+
+    """
+    if (monitor is None) == (command is None):
+        raise UsageError("restore needs either a monitor or a command line of QEMU, and not both")
+    options = options or RestoreOptions()
+    cancel = cancel or Cancellation()
+    clock = StageClock()
+    with OpenImage(image) as opened:
+        codec = opened.codec()
+        if monitor is not None:
+            return _GuestRestore(opened, codec, options, clock, None).run(monitor, progress, cancel)
+        process = QemuProcess(command or ())
+        try:
+            return _GuestRestore(opened, codec, options, clock, process).run(process.monitor_socket, progress, cancel)
+        except BaseException:
+            process.terminate()
+            raise
+
+
+class _GuestRestore:
+    """A restore from the first change to the incoming QEMU to the last."""
+
+    def __init__(
+        self, image: OpenImage, codec: Codec, options: RestoreOptions, clock: StageClock, process: QemuProcess | None
+    ) -> None:
+        self._image = image
+        self._codec = codec
+        self._options = options
+        self._clock = clock
+        self._process = process
+        self._outflow: _Outflow | None = None
+
+    def run(
+        self, monitor: str | Path | socket.socket, progress: ProgressCallback | None, cancel: Cancellation
+    ) -> RestoreReport:
+        """All of it."""
+        try:
+            with Monitor(monitor) as qmp, cancel.waking(qmp.interrupt):
+                cancel.check()
+                settings = MigrationSettings(qmp)
+                settings.neutralise()
+                self._stream(qmp, progress, cancel)
+                settings.restore()
+                running = self._wants_running()
+                if running:
+                    qmp.execute("cont")
+                self._clock.end("resume" if running else "pause")
+        except (MonitorError, IncomingError, DestinationError) as error:
+            self._explain(error)
+            raise
+        return self._report(running)
+
+    def _stream(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+        """The whole stream into QEMU; returns only if QEMU says that it loaded it."""
+        sink = SocketSink(start_incoming(qmp, self._options.transport))
+        try:
+            self._outflow = _Outflow(self._image, self._codec, sink, self._options.thread_count)
+            self._clock.end("prepare")
+            self._outflow.run(progress, cancel)
+        except BaseException as error:
+            if self._outflow:
+                self._outflow.pipeline.fail(error)
+                self._outflow.pipeline.join()
+            raise
+        finally:
+            sink.close()  # for QEMU: the end of the stream
+        wait_incoming(qmp, OUTCOME_TIMEOUT_S)
+        cancel.check()
+        self._clock.end(STREAM)
+
+    def _wants_running(self) -> bool:
+        if self._options.state is None:
+            return self._image.info.header.was_running
+        return self._options.state == "running"
+
+    def _explain(self, error: Exception) -> None:
+        """A broken socket or monitor is what we see of QEMU's trouble: raise what it was, as far as anyone tells."""
+        if self._outflow is None:
+            return
+        self._outflow.check_end_after(error)
+        machine = self._outflow.scanner.map().machine
+        message = f"QEMU did not load the stream of a machine {machine or 'unknown'} from {self._image.path}: "
+        said = self._process.stderr_tail().strip() if self._process else ""
+        if said:
+            raise IncomingError(message + f"it says: {said}", stderr=said) from error
+        raise IncomingError(
+            message + f"{error}; start it with the machine type and the devices that the guest was saved with"
+        ) from error
+
+    def _report(self, running: bool) -> RestoreReport:
+        assert self._outflow is not None, "run() got here only through _stream()"
+        return self._outflow.report(self._clock, running=running, process=self._process)
+
+
+def restore_stream(
+    image: str | Path,
+    fd: int,
+    *,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: Cancellation | None = None,
+) -> RestoreReport:
+    """Write the migration stream of ``image`` to ``fd`` (a socket, a pipe, a file), for callers that drive QMP themselves.
+
+    ``fd`` stays the caller's, open: closing it tells the reader that the stream has ended.
+
+    Raises:
+        ImageError: what is wrong with the image; what was written until then is no whole stream.
+        DestinationError, SourceError, Aborted.
+
+    """
+    options = RestoreOptions(threads=threads)
+    cancel = cancel or Cancellation()
+    clock = StageClock()
+    with OpenImage(image) as opened:
+        codec = opened.codec()
+        try:
+            sink = DescriptorSink(fd)
+        except OSError as error:
+            raise DestinationError(f"descriptor {fd} cannot be written: {error}") from error
+        outflow = _Outflow(opened, codec, sink, options.thread_count)
+        clock.end("prepare")
+        try:
+            outflow.run(progress, cancel)
+            outflow.check_end()
+        except BaseException as error:
+            outflow.pipeline.fail(error)
+            raise
+        finally:
+            outflow.pipeline.join()
+            sink.close()
+        clock.end(STREAM)
+        return outflow.report(clock, running=False, process=None)
+
+
+class _Outflow:
+    """An image's migration stream on its way out."""
+
+    def __init__(self, image: OpenImage, codec: Codec, sink: Sink, threads: int) -> None:
+        self.scanner = StreamScanner()
+        self.finished = False
+        self._image = image
+        self._codec = codec
+        self._threads = threads
+        self.pipeline = Decompression(
+            image.source,
+            sink,
+            codec,
+            threads=threads,
+            observe=self.scanner.feed,
+            path=image.path,
+            payload_offset=image.info.payload_offset,
+        )
+
+    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+        """Until the payload's end, everything written."""
+        run(
+            self.pipeline,
+            lambda elapsed_s: restore_progress(self.pipeline, self._image.info.payload_size, elapsed_s),
+            progress=progress,
+            cancel=cancel,
+        )
+        self.finished = True
+
+    def check_end(self) -> None:
+        """The last bytes are those that end a migration stream; or TruncatedImageError."""
+        stream = self.scanner.map()
+        if not stream.well_formed_end:
+            raise TruncatedImageError(
+                f"{self._image.path}: the payload's {stream.size} bytes of migration stream are not all: {stream.problem}",
+                path=self._image.path,
+                offset=self._image.info.file_size,
+            )
+
+    def check_end_after(self, error: Exception) -> None:
+        """The same, if all of the payload went out before ``error``: then the image is the reason for it."""
+        if self.finished:
+            try:
+                self.check_end()
+            except TruncatedImageError as reason:
+                raise reason from error
+
+    def report(self, clock: StageClock, *, running: bool, process: QemuProcess | None) -> RestoreReport:
+        """Of a restore that succeeded."""
+        stats, info = self.pipeline.stats, self._image.info
+        return RestoreReport(
+            path=self._image.path,
+            format=self._codec.name,
+            threads=self._threads,
+            parallel=stats.parallel,
+            image_size=info.file_size,
+            stream_size=stats.bytes_out,
+            running=running,
+            total_s=clock.total_s,
+            stage_s=clock.stage_s,
+            cpu_s=stats.cpu_s,
+            stream=self.scanner.map(),
+            process=process,
+        )

@@ -1,0 +1,314 @@
+"""Save: the guest's memory becomes an image, and the guest is let go only once the image exists.
+
+Think of every line below as the one where the power fails. Until ``commit()`` returns, whatever happens ends with the guest
+as it was and nothing new at the destination; from then on with the image and ``then``. The guardian takes over, with the same
+two endings, if this process dies.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from ._native.calls import StreamScanner
+from .cancel import Cancellation
+from .endpoints.descriptor import DescriptorSource
+from .endpoints.socket import SocketSource
+from .errors import DestinationError, MigrationError, MonitorError, SourceError, StreamsaveError
+from .flow import run, save_progress
+from .format.description import encode_description
+from .format.metadata import Metadata
+from .format.migration import StreamMap
+from .guardian import Guardian, GuardianPlan
+from .image import ImageWriter
+from .options import CompressOptions, SaveOptions
+from .pipeline.compress import Compression
+from .qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
+from .qemu.monitor import Monitor
+from .qemu.peer import describe_guest
+from .qemu.recovery import carry_out, free_guest
+from .reports import STREAM, SaveReport, StageClock
+from .types import ProgressCallback, Source
+from .units import KiB, format_size
+
+OUTCOME_TIMEOUT_S = 30.0
+"""How long after the end of the stream QEMU may take to say how the migration ended."""
+
+
+def save(
+    monitor: str | Path | socket.socket,
+    destination: str | Path,
+    options: SaveOptions | None = None,
+    *,
+    progress: ProgressCallback | None = None,
+    cancel: Cancellation | None = None,
+) -> SaveReport:
+    """Save the guest behind the QMP socket ``monitor`` to the file ``destination``, replacing what is there.
+
+    Any thread may call. On any error the guest is as it was before, and so is the destination.
+
+    Raises:
+        MonitorError, GuestError: nothing was touched: the monitor does not answer, or the guest cannot be saved.
+        DestinationError: the destination cannot be written, or filled up.
+        MigrationError: QEMU gave the migration up.
+        Aborted: ``cancel`` was used.
+        CodecError, UnsupportedImageError: the codec failed, or cannot be named in an image.
+
+    """
+    options = options or SaveOptions()
+    cancel = cancel or Cancellation()
+    clock = StageClock()
+    with Monitor(monitor) as qmp, cancel.waking(qmp.interrupt):
+        cancel.check()
+        guest = check_savable(qmp)
+        description = describe_guest(qmp, with_command=options.save_command)
+        metadata = Metadata(encode_description(description))
+        with ImageWriter(destination, options.codec, metadata, was_running=guest.was_running) as image:
+            _check_space(image, description.memory_size)
+            return _GuestSave(qmp, guest, image, options, clock).run(progress, cancel)
+
+
+class _GuestSave:
+    """A save from the first change to the guest to the last."""
+
+    def __init__(
+        self, qmp: Monitor, guest: GuestStatus, image: ImageWriter, options: SaveOptions, clock: StageClock
+    ) -> None:
+        self._qmp = qmp
+        self._guest = guest
+        self._image = image
+        self._options = options
+        self._clock = clock
+        self._settings = MigrationSettings(qmp)
+        self._guardian: Guardian | None = None
+        self._inflow: _Inflow | None = None
+        self._stopped_at = 0.0
+        self._warnings: list[str] = []
+
+    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> SaveReport:
+        """All of it."""
+        try:
+            self._stop(cancel)
+            self._stream(progress, cancel)
+            self._image.commit()
+        except BaseException as error:
+            if not self._image.file.committed:
+                self._undo(error)
+            else:
+                self._let_go()
+            raise
+        committed_at = self._clock.end("commit")
+        self._let_go()
+        let_go_at = self._clock.end(self._options.then)
+        ran_again = self._guest.was_running and self._options.then == "resume"
+        stopped_s = (let_go_at if ran_again else committed_at) - self._stopped_at
+        return self._report(stopped_s if self._guest.was_running else 0.0)
+
+    def _stop(self, cancel: Cancellation) -> None:
+        """Bring QEMU into the state in which its stream is what we want, watched by the guardian."""
+        self._settings.neutralise()
+        if self._guest.was_running:
+            file = self._image.file
+            plan = GuardianPlan(
+                temporary=str(file.temporary),
+                destination=str(file.path),
+                device=file.device,
+                inode=file.inode,
+                was_running=True,
+                then=self._options.then,
+                undo=self._settings.undo_commands(),
+            )
+            self._guardian = Guardian(self._qmp.fileno(), plan)
+        cancel.check()
+        self._stopped_at = self._clock.end("prepare")
+        if self._guest.was_running:
+            self._qmp.execute("stop")
+
+    def _stream(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+        """The whole stream into the image; returns only if QEMU says that it was the whole stream."""
+        source = SocketSource(start_outgoing(self._qmp, self._options.transport))
+        try:
+            self._inflow = _Inflow(source, self._image, self._options)
+            self._inflow.run(progress, cancel)
+            wait_outgoing(self._qmp, OUTCOME_TIMEOUT_S)
+        except SourceError as error:
+            self._explain(error)
+            raise
+        finally:
+            source.abort()
+            if self._inflow is None:
+                source.close()
+        self._inflow.check_end()
+        source.close()
+        cancel.check()
+        self._clock.end(STREAM)
+
+    def _explain(self, error: SourceError) -> None:
+        """A broken socket is what we see of QEMU's trouble: let QEMU say what it was."""
+        try:
+            wait_outgoing(self._qmp, OUTCOME_TIMEOUT_S)
+        except (MigrationError, MonitorError) as cause:
+            raise cause from error
+
+    def _undo(self, error: BaseException) -> None:
+        """The guest first, then our threads, then the file (by the caller): back to the state before."""
+        if self._inflow:
+            self._inflow.pipeline.fail(error)
+        try:
+            free_guest(self._qmp, was_running=self._guest.was_running, undo=self._settings.undo_commands())
+        except StreamsaveError as failure:
+            error.add_note(f"the guest could not be brought back to its state before: {failure}")
+        else:
+            if self._guardian:
+                self._guardian.disarm()
+        if self._inflow:
+            self._inflow.pipeline.join()
+            self._inflow.source.close()
+
+    def _let_go(self) -> None:
+        """The image exists: do what was asked for with the guest."""
+        undo = self._settings.undo_commands()
+        try:
+            carry_out(self._qmp, self._options.then, was_running=self._guest.was_running, undo=undo)
+        except StreamsaveError as error:
+            error.add_note(f"the image {self._image.file.path} is complete; only --then {self._options.then} failed")
+            raise
+        if self._guardian:
+            if not self._guardian.alive:
+                self._warnings.append("the guardian ended during the save; nothing came of it")
+            self._guardian.disarm()
+
+    def _report(self, stopped_s: float) -> SaveReport:
+        assert self._inflow is not None, "run() got here only through _stream()"
+        if self._options.then == "resume" and self._guest.was_running:
+            self._warnings.append("the guest runs on: the image fits its disks only as they were at the save")
+        return self._inflow.report(
+            self._clock,
+            was_running=self._guest.was_running,
+            then=self._options.then,
+            stopped_s=stopped_s,
+            warnings=tuple(self._warnings),
+        )
+
+
+def save_stream(
+    fd: int,
+    destination: str | Path,
+    metadata: Metadata,
+    options: CompressOptions | None = None,
+    *,
+    was_running: bool,
+    confirm: Callable[[StreamMap], None] | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: Cancellation | None = None,
+) -> SaveReport:
+    """Save the migration stream that arrives on ``fd`` (a socket, a pipe, a file), for callers that drive QMP themselves.
+
+    ``fd`` stays the caller's. The end of the input is not success: once the stream ended, well-formed, ``confirm`` is called
+    and has to raise unless QEMU reports the migration as completed; only then the image is committed. The guest must not be
+    let go before this function returned.
+
+    Raises:
+        MigrationError: the stream ended without its end mark.
+        Everything that ``confirm`` raises, and ``SourceError``, ``DestinationError``, ``CodecError``, ``Aborted``.
+
+    """
+    options = options or CompressOptions()
+    cancel = cancel or Cancellation()
+    clock = StageClock()
+    try:
+        source = DescriptorSource(fd)
+    except OSError as error:
+        raise SourceError(f"descriptor {fd} cannot be read: {error}") from error
+    with ImageWriter(destination, options.codec, metadata, was_running=was_running) as image:
+        inflow = _Inflow(source, image, options)
+        clock.end("prepare")
+        try:
+            inflow.run(progress, cancel)
+            inflow.check_end()
+            if confirm is not None:
+                confirm(inflow.scanner.map())
+            cancel.check()
+        except BaseException as error:
+            inflow.pipeline.fail(error)
+            raise
+        finally:
+            inflow.pipeline.join()
+            source.close()
+        clock.end(STREAM)
+        image.commit()
+        clock.end("commit")
+        return inflow.report(clock, was_running=was_running, then="", stopped_s=0.0, warnings=())
+
+
+class _Inflow:
+    """A migration stream on its way into an image."""
+
+    def __init__(self, source: Source, image: ImageWriter, options: CompressOptions) -> None:
+        self.source = source
+        self.scanner = StreamScanner()
+        self._image = image
+        self._options = options
+        self._level = options.codec.check_level(options.level)
+        self.pipeline = Compression(
+            source, image.file, options.codec, level=self._level, threads=options.thread_count, observe=self.scanner.feed
+        )
+
+    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+        """Until the source's end, everything written."""
+        run(
+            self.pipeline,
+            lambda elapsed_s: save_progress(self.pipeline, self.scanner, elapsed_s),
+            progress=progress,
+            cancel=cancel,
+        )
+
+    def check_end(self) -> None:
+        """The last bytes are those that end a migration stream; or MigrationError."""
+        stream = self.scanner.map()
+        if not stream.well_formed_end:
+            raise MigrationError(
+                f"the migration stream of {stream.size} bytes does not end as one: {stream.problem}; nothing was saved"
+            )
+
+    def report(
+        self, clock: StageClock, *, was_running: bool, then: str, stopped_s: float, warnings: tuple[str, ...]
+    ) -> SaveReport:
+        """Of a save that succeeded."""
+        stats, file = self.pipeline.stats, self._image.file
+        return SaveReport(
+            path=file.path,
+            format=self._options.codec.name,
+            level=self._level,
+            threads=self._options.thread_count,
+            image_size=file.size,
+            payload_size=stats.bytes_out,
+            stream_size=stats.bytes_in,
+            frame_count=stats.frame_count,
+            was_running=was_running,
+            then=then,
+            total_s=clock.total_s,
+            stopped_s=stopped_s,
+            stage_s=clock.stage_s,
+            cpu_s=stats.cpu_s,
+            stream=self.scanner.map(),
+            oldest_libvirt=self._image.oldest_libvirt,
+            needs_xml=self._image.needs_xml,
+            warnings=warnings,
+        )
+
+
+def _check_space(image: ImageWriter, memory_size: int) -> None:
+    """Refuse what cannot fit whatever the memory holds: not even a guest full of zeros would."""
+    least = memory_size // 4096 + 64 * KiB
+    status = os.statvfs(image.file.path.parent)
+    free = status.f_bavail * status.f_frsize
+    if free < least:
+        path = image.file.path
+        raise DestinationError(
+            f"{path}: only {format_size(free)} are free there, and {format_size(memory_size)} of memory need"
+            f" {format_size(least)} at the very least; free some space or save elsewhere",
+            path=path,
+        )
