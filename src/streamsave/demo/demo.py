@@ -21,7 +21,7 @@ from ..restore import restore
 from ..save import save
 from ..units import MiB, format_duration, format_size
 from .console import Console
-from .machine import QEMU, Accelerator, DemoMachine, end_process, find_qemu, probe_accelerator
+from .machine import QEMU, Accelerator, Machine, end_process, find_qemu, probe_accelerator
 
 MEMORY_SIZE: Final = 128 * MiB
 
@@ -105,7 +105,7 @@ def run_demo(
     accelerator = probe_accelerator(qemu)
     with tempfile.TemporaryDirectory(prefix="streamsave-demo-") as folder:
         home = Path(folder)
-        machine = DemoMachine(home / "console", home / "qmp", accelerator, memory_size, qemu)
+        machine = Machine(home / "console", home / "qmp", accelerator, memory_size, qemu)
         with _Life(machine, home, cancel) as life:
             if on_guest is not None:
                 on_guest(DemoGuest(accelerator=accelerator, memory_size=memory_size, command=machine.command))
@@ -120,7 +120,7 @@ def run_demo(
 class _Life:
     """The guest from its boot to its end, in one QEMU after the other. A context manager: inside, the guest runs."""
 
-    def __init__(self, machine: DemoMachine, home: Path, cancel: Cancellation) -> None:
+    def __init__(self, machine: Machine, home: Path, cancel: Cancellation) -> None:
         self._machine = machine
         self._console = Console(machine.console)
         self._image = home / "guest.save"

@@ -26,11 +26,11 @@ KILL_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class DemoMachine:
-    """A machine for the demo guest.
+class Machine:
+    """A QEMU machine with a serial console and a QMP monitor, and nothing that its guest does not need.
 
-    ``console`` is the file that the guest's serial line is appended to, ``monitor`` where QEMU is to listen for QMP. One
-    command boots the guest and, with what ``restore`` adds to it, takes the saved one in.
+    ``console`` is the file that the serial line is appended to, ``monitor`` where QEMU is to listen. One command boots the
+    guest and, with what ``restore`` adds to it, takes the saved one in.
     """
 
     console: Path
@@ -38,22 +38,24 @@ class DemoMachine:
     accelerator: Accelerator = "tcg"
     memory_size: int = 128 * MiB
     qemu: str = QEMU
+    machine: str = "pc"
+    name: str = "streamsave-demo"
+    guest: tuple[str, ...] = ("-kernel", str(GUEST_KERNEL))
+    """The arguments that bring the guest in."""
 
     @property
     def command(self) -> tuple[str, ...]:
         """QEMU and its arguments."""
         return (
-            *(self.qemu, "-no-user-config", "-nodefaults", "-display", "none"),
-            *("-name", "streamsave-demo"),
-            *("-machine", "pc", "-accel", self.accelerator, "-m", f"{self.memory_size // MiB}M"),
-            *("-kernel", str(GUEST_KERNEL)),
-            # QEMU's own options take a comma in a value doubled.
+            *(self.qemu, "-no-user-config", "-nodefaults", "-display", "none", "-name", self.name),
+            *("-machine", self.machine, "-accel", self.accelerator, "-m", f"{self.memory_size // MiB}M"),
+            *self.guest,
             *("-chardev", f"file,id=console,append=on,path={_escape(self.console)}", "-serial", "chardev:console"),
             *("-qmp", f"unix:{_escape(self.monitor)},server=on,wait=off"),
         )
 
-    def start(self, stderr: Path) -> subprocess.Popen[bytes]:
-        """Boot it. The process is the caller's; what QEMU says goes to the file ``stderr``.
+    def start(self, stderr: Path, *options: str) -> subprocess.Popen[bytes]:
+        """Start it, with more ``options``. The process is the caller's; what QEMU says goes to the file ``stderr``.
 
         Raises:
             ProcessError: there is no such program.
@@ -61,7 +63,7 @@ class DemoMachine:
         """
         with stderr.open("wb") as file:
             try:
-                return subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+                return subprocess.Popen([*self.command, *options], stdin=subprocess.DEVNULL, stdout=file, stderr=file)
             except OSError as error:
                 raise ProcessError(f"{self.qemu} does not start: {error.strerror}") from error
 
@@ -85,7 +87,7 @@ def probe_accelerator(qemu: str = QEMU) -> Accelerator:
         return "tcg"
     with tempfile.TemporaryDirectory(prefix="streamsave-kvm-") as folder:
         home = Path(folder)
-        machine = DemoMachine(home / "console", home / "qmp", "kvm", 16 * MiB, qemu)
+        machine = Machine(home / "console", home / "qmp", "kvm", 16 * MiB, qemu)
         process = machine.start(home / "stderr")
         try:
             console = Console(machine.console)
@@ -105,4 +107,5 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
 
 
 def _escape(path: Path) -> str:
+    """``path`` as a value in one of QEMU's options, where a comma is doubled."""
     return str(path).replace(",", ",,")
