@@ -1,0 +1,7 @@
+"""``python -m streamsave.cli`` is ``streamsave``."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

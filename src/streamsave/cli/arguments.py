@@ -1,0 +1,65 @@
+"""The options that several sub-commands share, and how a sub-command's parser is made."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives it no public name
+
+
+def add_command(
+    subparsers: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    summary: str,
+    description: str,
+    examples: str,
+    usage: str | None = None,
+) -> argparse.ArgumentParser:
+    """A new sub-command whose ``--help`` ends with ``examples``; ``args.run`` will be ``run``."""
+    parser = subparsers.add_parser(
+        name,
+        help=summary,
+        usage=usage,
+        description=description,
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_image(parser: argparse.ArgumentParser, text: str) -> None:
+    """The positional argument IMAGE."""
+    parser.add_argument("image", metavar="IMAGE", help=text)
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads``; None: as many as this process may use."""
+    parser.add_argument("--threads", metavar="N", type=int, help="codec threads (default: the processors it may use)")
+
+
+def add_transport(parser: argparse.ArgumentParser) -> None:
+    """``--transport``."""
+    parser.add_argument(
+        "--transport",
+        choices=("fd", "unix"),
+        default="fd",
+        help="how QEMU gets the stream's socket: a descriptor over the monitor (default), or a path in a private"
+        " directory, for monitors that pass no descriptors on",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="one JSON object per line on standard output")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """``--quiet``."""
+    parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")

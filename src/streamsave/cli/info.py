@@ -1,0 +1,140 @@
+"""``streamsave info``: what an image says of itself; nothing in it is believed further than it is printed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from ..units import format_size
+from .arguments import add_command, add_image
+from .output import Output, escape, table, write
+
+if TYPE_CHECKING:
+    from ..image import ImageInfo
+    from .arguments import Subparsers
+
+DESCRIPTION = """\
+Show what a save image says of itself: format, sizes, guest, and which libvirt restores it. The payload is not read.
+Images that were never finished are shown too.
+"""
+
+EXAMPLES = """\
+  streamsave info guest.save
+  streamsave info guest.save --json | jq -r .format
+  streamsave info guest.save --xml > guest.xml
+      the XML exactly as it is in the image
+"""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the sub-command."""
+    parser = add_command(
+        subparsers, "info", run, summary="show what is in an image", description=DESCRIPTION, examples=EXAMPLES
+    )
+    add_image(parser, "the save image")
+    shape = parser.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    shape.add_argument("--xml", action="store_true", help="the XML and nothing else")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the image's description."""
+    from ..image import read_info
+
+    info = read_info(args.image)
+    if args.xml:
+        _print_xml(info.metadata.xml)
+    else:
+        Output(json=args.json).result("info", as_fields(info), describe(info))
+    return 0
+
+
+def describe(info: ImageInfo) -> str:
+    """The image, for people."""
+    from .domain import summarise_domain
+
+    domain = summarise_domain(info.metadata.xml)
+    header = info.header
+    machine = " ".join(part for part in (domain.machine, domain.arch, domain.hypervisor) if part)
+    rows = [
+        ("image", f"{info.path}, {format_size(info.file_size)}"),
+        ("complete", "yes" if header.complete else "no: the save that wrote it never finished; it cannot be restored"),
+        ("format", f"{info.format} (number {header.format}, header version {header.version}, {header.byte_order}-endian)"),
+        ("payload", f"{format_size(info.payload_size)} from offset {info.payload_offset}"),
+        ("saved while", "running" if header.was_running else "paused"),
+        ("guest", f"{domain.name or '(no name)'}  {domain.uuid}".rstrip()),
+        ("memory", f"{format_size(domain.memory_size)}, {domain.vcpu_count} vCPU" if domain.memory_size else "unknown"),
+        ("machine", machine or "unknown"),
+        ("cookie", "no" if info.metadata.cookie is None else "yes"),
+        ("QEMU command", "yes: restore --use-saved-command shows it" if _has_command(info) else "no"),
+        ("restored by", _restorers(info)),
+    ]
+    return table([(name, escape(value)) for name, value in rows])
+
+
+def as_fields(info: ImageInfo) -> dict[str, object]:
+    """The image, for programs."""
+    from .domain import summarise_domain
+
+    domain = summarise_domain(info.metadata.xml)
+    header = info.header
+    return {
+        "path": info.path,
+        "file_size": info.file_size,
+        "complete": header.complete,
+        "version": header.version,
+        "byte_order": header.byte_order,
+        "format": info.format,
+        "format_number": header.format,
+        "was_running": header.was_running,
+        "data_size": header.data_size,
+        "payload_offset": info.payload_offset,
+        "payload_size": info.payload_size,
+        "cookie": info.metadata.cookie is not None,
+        "saved_command": _has_command(info),
+        "oldest_libvirt": info.oldest_libvirt,
+        "needs_xml": info.needs_xml,
+        "readable": _unreadable(info) == "",
+        "name": domain.name,
+        "uuid": domain.uuid,
+        "memory_size": domain.memory_size,
+        "vcpu_count": domain.vcpu_count,
+        "machine": domain.machine,
+        "arch": domain.arch,
+        "hypervisor": domain.hypervisor,
+    }
+
+
+def _has_command(info: ImageInfo) -> bool:
+    return info.description is not None and info.description.command is not None
+
+
+def _restorers(info: ImageInfo) -> str:
+    """Who restores the format, whatever state the image is in."""
+    unreadable = _unreadable(info)
+    ours = f"not streamsave ({unreadable})" if unreadable else "streamsave"
+    if not info.oldest_libvirt:
+        return ours
+    with_xml = " (virsh restore needs --xml: libvirt does not know this guest)" if info.needs_xml else ""
+    return f"libvirt {info.oldest_libvirt} or later{with_xml}, {ours}"
+
+
+def _unreadable(info: ImageInfo) -> str:
+    """Why we do not decode the payload; empty if we do."""
+    from ..codecs.registry import codec_by_number
+    from ..errors import UnsupportedImageError
+
+    try:
+        codec_by_number(info.header.format)
+    except UnsupportedImageError as error:
+        return str(error)
+    return ""
+
+
+def _print_xml(xml: str) -> None:
+    """Byte for byte into a file or a pipe; on a terminal with its control characters shown and a line end."""
+    if sys.stdout is not None and sys.stdout.isatty():
+        write(sys.stdout, escape(xml, keep="\n\t").rstrip("\n") + "\n")
+    else:
+        write(sys.stdout, xml.encode("utf-8", "surrogateescape"))

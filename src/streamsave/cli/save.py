@@ -1,0 +1,131 @@
+"""``streamsave save``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..units import format_duration, format_size
+from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_transport
+from .output import Output, reporting
+
+if TYPE_CHECKING:
+    from ..reports import SaveReport
+    from .arguments import Subparsers
+
+DESCRIPTION = """\
+Save the guest behind a QMP socket as a libvirt save image. Until the image is complete and on disk the guest is not let
+go: on any error, on Ctrl-C and even on kill -9 it runs on as before, and IMAGE is what it was before.
+
+Without --format, save_image_format of libvirt's qemu.conf decides if it is set there, otherwise the format is zstd.
+"""
+
+EXAMPLES = """\
+  streamsave save --qmp /run/vm.qmp guest.save
+      save, then end QEMU, as virsh save does
+  streamsave save --qmp /run/vm.qmp guest.save --then resume
+      save and let the guest run on (the image fits the disks only as they were)
+  streamsave save --qmp /run/vm.qmp guest.save --format gzip --level 6 --threads 2
+  streamsave save --qmp /run/vm.qmp guest.save --json | jq .image_size
+"""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the sub-command."""
+    parser = add_command(
+        subparsers, "save", run, summary="save a guest to an image", description=DESCRIPTION, examples=EXAMPLES
+    )
+    parser.add_argument("--qmp", metavar="SOCKET", required=True, help="the guest's QMP socket (-qmp unix:SOCKET,server=on)")
+    add_image(parser, "the file to write; what is there is replaced once the new image is complete")
+    parser.add_argument("--format", metavar="FORMAT", help="compression format, see 'streamsave formats'")
+    parser.add_argument("--level", metavar="N", type=int, help="compression level (default: the format's)")
+    add_threads(parser)
+    parser.add_argument(
+        "--then",
+        choices=("quit", "resume", "pause"),
+        default="quit",
+        help="what becomes of the guest: end QEMU (default), go on as before, or stay paused",
+    )
+    add_transport(parser)
+    parser.add_argument("--config", metavar="PATH", type=Path, help="a qemu.conf to follow instead of libvirt's own")
+    parser.add_argument(
+        "--no-saved-command",
+        action="store_true",
+        help="keep QEMU's command line, which may hold secrets, out of the image",
+    )
+    add_json(parser)
+    add_quiet(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Save; 0 once everything is done."""
+    from ..cancel import Cancellation
+    from ..config import configured_format
+    from ..options import DEFAULT_FORMAT, SaveOptions
+    from ..save import save
+    from .progress import showing_progress
+    from .signals import SignalRelay
+
+    output = Output(json=args.json, quiet=args.quiet)
+    options = SaveOptions(
+        format=args.format if args.format is not None else configured_format(args.config) or DEFAULT_FORMAT,
+        level=args.level,
+        threads=args.threads,
+        then=args.then,
+        transport=args.transport,
+        save_command=not args.no_saved_command,
+    )
+    cancel = Cancellation()
+    with SignalRelay(cancel, busy="still freeing the guest"), showing_progress(output) as progress:
+        report = save(args.qmp, args.image, options, progress=progress, cancel=cancel)
+    for warning in report.warnings:
+        output.warn(warning)
+    with reporting(f"the image {report.path} is complete"):
+        output.result("saved", as_fields(report), describe(report, has_levels=bool(options.codec.levels)))
+    return 0
+
+
+def describe(report: SaveReport, *, has_levels: bool) -> str:
+    """What was saved, for people."""
+    memory_size = sum(block.size for block in report.stream.ram_blocks)
+    details = [f"{report.format} level {report.level}" if has_levels else report.format, f"ratio {report.ratio:.1f}"]
+    if report.was_running:
+        details.append(f"stopped {format_duration(report.stopped_s)}")
+    text = (
+        f"saved the guest to {report.path}: {format_size(report.image_size)} from {format_size(memory_size)} of memory"
+        f" in {format_duration(report.total_s)} ({', '.join(details)}); libvirt {report.oldest_libvirt} or later restores it"
+    )
+    if report.needs_xml:
+        text += "\nlibvirt does not know this guest: virsh restore needs --xml FILE with a domain XML that fits it"
+    return text
+
+
+def as_fields(report: SaveReport) -> dict[str, object]:
+    """What was saved, for programs."""
+    stream = report.stream
+    return {
+        "path": report.path,
+        "format": report.format,
+        "level": report.level,
+        "threads": report.threads,
+        "image_size": report.image_size,
+        "payload_size": report.payload_size,
+        "stream_size": report.stream_size,
+        "ratio": report.ratio,
+        "frame_count": report.frame_count,
+        "was_running": report.was_running,
+        "then": report.then,
+        "total_s": report.total_s,
+        "stopped_s": report.stopped_s,
+        "stage_s": report.stage_s,
+        "cpu_s": report.cpu_s,
+        "rate": report.rate,
+        "machine": stream.machine,
+        "memory_size": sum(block.size for block in stream.ram_blocks),
+        "page_count": stream.page_count,
+        "zero_page_count": stream.zero_page_count,
+        "oldest_libvirt": report.oldest_libvirt,
+        "needs_xml": report.needs_xml,
+        "warnings": report.warnings,
+    }

@@ -1,0 +1,91 @@
+import io
+import json
+import os
+import pty
+import sys
+
+import pytest
+
+from streamsave.cli.output import Output
+from streamsave.cli.progress import JsonProgress, describe, showing_progress
+from streamsave.types import Progress
+from streamsave.units import MiB
+
+
+def progress(stage: str = "stream", fraction: float = 0.25, **changes: float) -> Progress:
+    values = {"bytes_in": 128 * MiB, "bytes_out": 32 * MiB, "total_estimate": 512 * MiB, "elapsed_s": 1.0} | changes
+    return Progress(stage=stage, fraction=fraction, rate_in=128.0, rate_out=32.0, **values)  # type: ignore[arg-type]
+
+
+def test_nobody_looking_means_no_callback() -> None:
+    with showing_progress(Output()) as callback:
+        assert callback is None
+    with showing_progress(Output(quiet=True)) as callback:
+        assert callback is None
+
+
+def test_json_progress_is_limited_but_tells_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+    now_s = 100.0
+    callback = JsonProgress(Output(json=True), clock=lambda: now_s)
+    for step in range(20):  # two seconds, ten looks a second
+        now_s = 100.0 + step / 10
+        callback(progress(fraction=step / 20))
+    callback(progress(stage="commit", fraction=1.0))
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["fraction"] for event in events] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert events[-1]["stage"] == "commit"
+    assert events[1] == {
+        "event": "progress", "stage": "stream", "bytes_in": 128 * MiB, "bytes_out": 32 * MiB, "total_estimate": 512 * MiB,
+        "fraction": 0.25, "elapsed_s": 1.0, "rate_in": 128.0, "rate_out": 32.0,
+    }  # fmt: skip
+
+
+def test_a_report_that_cannot_be_written_does_not_end_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with showing_progress(Output(json=True)) as callback:
+            assert callback is not None
+            callback(progress())
+
+
+@pytest.mark.parametrize(
+    ("look", "text"),
+    [
+        (progress(), "128 MiB of 512 MiB, 128 MiB/s, 3.0 s left"),
+        (progress(fraction=0.001), "128 MiB of 512 MiB, 128 MiB/s"),
+        (progress(fraction=1.0, total_estimate=0), "128 MiB, 128 MiB/s"),
+        (progress(fraction=1.0, total_estimate=1), "128 MiB of 128 MiB, 128 MiB/s"),
+    ],
+)
+def test_the_numbers_beside_the_bar(look: Progress, text: str) -> None:
+    assert describe(look) == text
+
+
+def test_a_terminal_gets_a_bar_that_is_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    master_fd, slave_fd = pty.openpty()
+    with os.fdopen(master_fd, "rb", buffering=0) as master, os.fdopen(slave_fd, "w") as slave:
+        with monkeypatch.context() as patch:
+            patch.setenv("TERM", "xterm")
+            patch.setenv("COLUMNS", "120")
+            patch.setattr(sys, "stderr", slave)
+            stdout = io.StringIO()
+            patch.setattr(sys, "stdout", stdout)
+            with showing_progress(Output()) as callback:
+                assert callback is not None
+                callback(progress(stage="str[eam]"))
+            assert stdout.getvalue() == ""
+        slave.flush()
+        drawn = master.read(65536).decode()
+    assert "str[eam]" in drawn
+    assert "25%" in drawn
+    assert "128 MiB of 512 MiB" in drawn
+    assert drawn.endswith("\x1b[2K")  # the line is erased
+
+
+def test_a_dumb_terminal_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    master_fd, slave_fd = pty.openpty()
+    with os.fdopen(master_fd, "rb"), os.fdopen(slave_fd, "w") as slave, monkeypatch.context() as patch:
+        patch.setenv("TERM", "dumb")
+        patch.setattr(sys, "stderr", slave)
+        with showing_progress(Output()) as callback:
+            assert callback is None
