@@ -59,7 +59,7 @@ _HOMES = {
     "save_stream": "save",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604: all keys are strings
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,6 @@
 """Save images as files: opened and checked on one side, begun and finished on the other.
 
-Everything in an image is data from outside: sizes are bounded before anything is allocated, and nothing in it is carried out.
+Everything in an image is data from outside: sizes are bounded before anything is allocated, nothing in it is carried out.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import os
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from .codecs.base import Codec
 from .codecs.registry import codec_by_number
@@ -120,7 +121,7 @@ class OpenImage:
         except UnsupportedImageError as error:
             raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from None
 
-    def __enter__(self) -> OpenImage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -173,7 +174,7 @@ class ImageWriter:
         """
         self.file.commit(encode_header(replace(self._partial, complete=True)), encode_header(self._partial))
 
-    def __enter__(self) -> ImageWriter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

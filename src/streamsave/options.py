@@ -67,7 +67,7 @@ class SaveOptions(CompressOptions):
     """Whether the descriptive XML carries QEMU's command line, which may hold secrets."""
 
     def __post_init__(self) -> None:
-        super(SaveOptions, self).__post_init__()  # noqa: UP008 - slots make a new class, which bare super() does not find
+        super(SaveOptions, self).__post_init__()  # slots make a new class, which bare super() does not find
         _check_choice("then", self.then, get_args(Then))
         _check_choice("transport", self.transport, get_args(Transport))
 

@@ -1,8 +1,8 @@
 """Save: the guest's memory becomes an image, and the guest is let go only once the image exists.
 
 Think of every line below as the one where the power fails. Until ``commit()`` returns, whatever happens ends with the guest
-as it was and nothing new at the destination; from then on with the image and ``then``. The guardian takes over, with the same
-two endings, if this process dies.
+as it was and nothing new at the destination; from then on with the image and ``then``. If this process dies, the guardian
+takes over, with the same two endings.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ class _GuestSave:
         if self._inflow:
             self._inflow.pipeline.fail(error)
         try:
-            free_guest(self._qmp, was_running=self._guest.was_running, undo=self._settings.undo_commands())
+            with self._qmp.uninterrupted():
+                free_guest(self._qmp, was_running=self._guest.was_running, undo=self._settings.undo_commands())
         except StreamsaveError as failure:
             error.add_note(f"the guest could not be brought back to its state before: {failure}")
         else:
@@ -171,7 +172,8 @@ class _GuestSave:
         """The image exists: do what was asked for with the guest."""
         undo = self._settings.undo_commands()
         try:
-            carry_out(self._qmp, self._options.then, was_running=self._guest.was_running, undo=undo)
+            with self._qmp.uninterrupted():
+                carry_out(self._qmp, self._options.then, was_running=self._guest.was_running, undo=undo)
         except StreamsaveError as error:
             error.add_note(f"the image {self._image.file.path} is complete; only --then {self._options.then} failed")
             raise
@@ -270,7 +272,7 @@ class _Inflow:
         stream = self.scanner.map()
         if not stream.well_formed_end:
             raise MigrationError(
-                f"the migration stream of {stream.size} bytes does not end as one: {stream.problem}; nothing was saved"
+                f"the migration stream of {stream.size} bytes is not all of one: {stream.problem}; nothing was saved"
             )
 
     def report(

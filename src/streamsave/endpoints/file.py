@@ -13,6 +13,7 @@ import secrets
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from ..errors import DestinationError, SourceError
 from ..types import Buffer
@@ -164,7 +165,7 @@ class NewImage:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> NewImage:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -33,7 +33,7 @@ class Slot:
 
 
 class BufferPool:
-    """``count`` slots of ``size`` bytes each. Not locked: the pipeline's gate is. The memory goes with the last reference."""
+    """``count`` slots of ``size`` bytes each. The pipeline's gate locks it; the memory goes with the last reference."""
 
     def __init__(self, count: int, size: int) -> None:
         self.count = count

@@ -138,7 +138,7 @@ class Pipeline(ABC):
             return self.pool.free.popleft()
 
     def _publish(self, slot: Slot, *, coded: bool = False) -> None:
-        """The reader gives ``slot`` its place in the output order, and to the workers unless its output is there (``coded``)."""
+        """The reader gives ``slot`` its place in the output order, and to the workers unless it is ``coded`` already."""
         with self._gate.lock:
             self._gate.check()
             self._order.append(slot)

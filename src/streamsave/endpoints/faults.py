@@ -1,0 +1,86 @@
+"""Endpoints that fail at a chosen moment, for tests: shipped, so that whoever builds on the pipeline can use them too."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from ..errors import DestinationError, SourceError
+from ..types import Buffer, Sink, Source
+
+
+class FailingSource:
+    """Passes ``source`` on until ``fail_after`` bytes were read, then raises ``SourceError``."""
+
+    def __init__(self, source: Source, fail_after: int) -> None:
+        self._source = source
+        self._left = fail_after
+
+    def readinto(self, view: memoryview) -> int:
+        """See ``Source``."""
+        if self._left < len(view):
+            raise SourceError("injected: the source broke")
+        self._left -= len(view)
+        return self._source.readinto(view)
+
+    def abort(self) -> None:
+        """See ``Source``."""
+        self._source.abort()
+
+    def close(self) -> None:
+        """See ``Source``."""
+        self._source.close()
+
+
+class FailingSink:
+    """Passes on to ``sink`` until ``fail_after`` bytes were written, then raises ``DestinationError``: a full disk."""
+
+    def __init__(self, sink: Sink, fail_after: int) -> None:
+        self._sink = sink
+        self._left = fail_after
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """See ``Sink``."""
+        self._left -= sum(len(part) for part in parts)
+        if self._left < 0:
+            raise DestinationError("injected: the disk is full")
+        self._sink.write(parts)
+
+    def abort(self) -> None:
+        """See ``Sink``."""
+        self._sink.abort()
+
+    def close(self) -> None:
+        """See ``Sink``."""
+        self._sink.close()
+
+
+class StalledSink:
+    """Blocks in ``write`` until ``release()`` or ``abort()``, as a slow disk or a peer that does not read."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._go = threading.Event()
+        self.entered = threading.Event()
+        self._aborted = False
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """See ``Sink``."""
+        self.entered.set()
+        self._go.wait()
+        if self._aborted:
+            raise DestinationError("injected: writing was aborted")
+        self._sink.write(parts)
+
+    def release(self) -> None:
+        """Let the writes go on."""
+        self._go.set()
+
+    def abort(self) -> None:
+        """See ``Sink``."""
+        self._aborted = True
+        self._go.set()
+
+    def close(self) -> None:
+        """See ``Sink``."""
+        self._sink.close()
