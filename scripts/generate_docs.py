@@ -53,14 +53,15 @@ Further formats come from installed packages through the entry-point group `stre
 
 def exit_codes() -> str:
     """docs/exit-codes.md."""
-    rows = [("0", "", "everything was done")]
+    rows = [("0", "", "everything was done"), (str(INTERNAL_ERROR_STATUS), "", "a bug in streamsave; please report it")]
     for kind in error_classes():
-        text = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].replace("``", "`").split())
-        status = "128 + N" if kind is Aborted else str(kind.exit_status)
+        status, text = str(kind.exit_status), " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
+        if kind is StreamsaveError:
+            text = "`streamsave demo`: the guest's memory did not come through. No error has this class itself."
         if kind is Aborted:
-            text += f" Without a signal: {kind.exit_status}."
-        rows.append((status, f"`{kind.__name__}`", text))
-    rows.insert(-1, (str(INTERNAL_ERROR_STATUS), "", "a bug in streamsave; please report it"))
+            status, text = "128 + N", f"{text} N is the signal's number; without a signal the status is {status}."
+        rows.append((status, f"`{kind.__name__}`", text.replace("``", "`")))
+    rows.sort(key=lambda row: int(row[0].split()[0]))
     return NOTE + EXIT_CODES.format(table=markdown_table(("status", "class", "meaning"), rows))
 
 
