@@ -25,14 +25,11 @@ from streamsave.errors import (
     MonitorLostError,
 )
 from streamsave.qemu.monitor import Monitor
-from streamsave.units import MiB
 
 from ..fakes.qmp import FakeQmp, Talk
-from ..kit.qemu import Guest, RunningQemu
+from ..kit.qemu import RunningQemu
 from .leaks import nothing_left
-
-FIRMWARE = Guest((), 64 * MiB, boot_s=0)
-"""A machine whose BIOS looks for something to boot, for ever: it runs, and needs no files."""
+from .machines import FIRMWARE
 
 
 @pytest.fixture(autouse=True)
@@ -110,18 +107,15 @@ def test_a_path_that_no_socket_can_have(tmp_path: Path) -> None:
 
 
 def test_permission_denied(tmp_path: Path) -> None:
-    if os.geteuid() != 0:
-        script = None
-    else:
-        script = "import os; os.setgid(65534); os.setuid(65534)\n"
+    is_root = os.geteuid() == 0
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(private / "s"))
         listener.listen(1)
-        if script is None:
+        if not is_root:
             private.chmod(0)
-        code = (script or "") + (
+        code = ("import os; os.setgid(65534); os.setuid(65534)\n" if is_root else "") + (
             "from streamsave.qemu.monitor import Monitor\n"
             "from streamsave.errors import MonitorConnectError\n"
             f"try: Monitor({str(private / 's')!r})\n"
