@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from ..cancel import Cancellation
 from ..codecs.registry import codecs
@@ -74,12 +74,6 @@ class DemoGuest:
     """The QEMU command that boots the guest, and that every restore starts again."""
 
 
-class _Process(Protocol):
-    """A QEMU that will end by itself: one of ours from ``subprocess``, or the one that a restore started."""
-
-    def wait(self) -> int: ...
-
-
 def run_demo(
     *,
     formats: Sequence[str] = (),
@@ -126,12 +120,14 @@ class _Life:
         self._image = home / "guest.save"
         self._cancel = cancel
         self._boot_log = home / "stderr"
-        self._process: _Process
-        self._end: Callable[[], None]
+        self._wait: Callable[[], object]
+        """Waits for the end of the QEMU that has the guest now."""
+        self._end: Callable[[], object]
+        """Ends it."""
 
     def __enter__(self) -> Self:
         process = self._machine.start(self._boot_log)
-        self._process, self._end = process, lambda: end_process(process)
+        self._wait, self._end = process.wait, lambda: end_process(process)
         try:
             self._boot(process)
         except BaseException:
@@ -157,14 +153,14 @@ class _Life:
     def carry_over(self, options: SaveOptions) -> DemoRow:
         """Save the guest, and restore it into a new QEMU."""
         saved = save(self._machine.monitor, self._image, options, cancel=self._cancel)
-        self._process.wait()  # it was told to quit; only now the console holds all that this guest printed
+        self._wait()  # it was told to quit; only now the console holds all that this guest printed
         before = self._console.counter()
         restored = restore(
             self._image, command=self._machine.command, options=RestoreOptions(state="running"), cancel=self._cancel
         )
         process = restored.process
         assert process is not None, "restore() was given a command"
-        self._process, self._end = process, process.terminate
+        self._wait, self._end = process.wait, process.terminate
         # One tick completes the look at the memory that the save interrupted, the next one is a look at all of it.
         went_on = self._console.wait_for_counter(before + 2, TICKS_S, self._cancel.check)
         return DemoRow(
