@@ -33,7 +33,7 @@ class Decoder(Protocol):
     """Decompresses whole frames, one after the other, in one thread."""
 
     def decode(self, frame: memoryview, room: memoryview) -> Buffer:
-        """The chunk of ``frame``, complete and checked: either a view of ``room``, filled from its start, or new memory.
+        """The chunk of ``frame``, complete and checked, in new memory or as a view of ``frame`` or of ``room``.
 
         Raises:
             DecodeError: the frame is damaged, cut, followed by other bytes, or larger than ``room``.
@@ -103,6 +103,8 @@ class Codec(ABC):
     chunk_size: ClassVar[int] = 1 * MiB
     probe_size: ClassVar[int] = 64
     """How many bytes a splitter wants to see at a time: a frame's header, or a window to search."""
+    detects_damage: ClassVar[bool] = True
+    """Whether a frame carries what it takes to see that a bit of it was flipped."""
     tool: ClassVar[tuple[str, ...]] = ()
     """The stock tool's name and options that compress standard input to standard output; empty: none."""
     prologue: ClassVar[bytes] = b""

@@ -1,0 +1,179 @@
+"""bzip2: a chunk is one stream, as pbzip2 writes it; ``bzip2 -dc`` decodes streams back to back as one.
+
+bzip2 has no room for a size, but a stream starts at a byte, and with ten bytes that data hold by no accident: ``BZh``, the
+level, and the magic of a first block (pi) or of the end (its square root). Before each such place stands the end of the
+stream before it: the end's magic and a checksum, shifted by up to seven bits.
+"""
+
+from __future__ import annotations
+
+import bz2
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from ..types import Buffer
+from ..units import KiB
+from .base import Codec, DecodeError, NotFramed, ReadBytes, TruncatedError
+from .members import MemberReader
+
+_BLOCK_MAGIC: Final = bytes.fromhex("314159265359")
+_END_MAGIC: Final = bytes.fromhex("177245385090")
+_START: Final = re.compile(rb"BZh[1-9](?:%b|%b)" % (re.escape(_BLOCK_MAGIC), re.escape(_END_MAGIC)))
+_START_SIZE: Final = 10
+_SMALLEST: Final = 14
+"""A stream of nothing: ``BZh``, level, the end's magic, a checksum of 4 bytes."""
+
+
+class Bzip2(Codec):
+    """libvirt's ``bzip2``."""
+
+    name = "bzip2"
+    number = 2
+    summary = "small and slow, for every libvirt; zstd at a high level is as small and restores far faster"
+    magic = b"BZh"
+    levels = range(1, 10)
+    default_level = 9
+    tool_level = 9
+    tool = ("bzip2", "-c")
+    probe_size = 64 * KiB
+
+    def encoder(self, level: int) -> Bzip2Encoder:
+        return Bzip2Encoder(level)
+
+    def decoder(self) -> Bzip2Decoder:
+        return Bzip2Decoder()
+
+    def splitter(self) -> Bzip2Splitter:
+        return Bzip2Splitter(self.chunk_size, self.bound(self.chunk_size))
+
+    def stream_reader(self, read: ReadBytes) -> Bzip2Reader:
+        return Bzip2Reader(read)
+
+    def bound(self, size: int) -> int:
+        """1 % and 600 bytes more (libbz2's manual, section 3.5.1).
+
+        No stream needs the last of them: the start of the next one is always seen within a buffer of this size.
+        """
+        return size + size // 100 + 600
+
+
+class Bzip2Encoder:
+    """One compressor per chunk: the library cannot start one again."""
+
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+        """One stream."""
+        compressor = bz2.BZ2Compressor(self._level)
+        return [compressor.compress(chunk), compressor.flush()]
+
+
+class Bzip2Decoder:
+    """One decompressor per frame: the library cannot start one again."""
+
+    def decode(self, frame: memoryview, room: memoryview) -> Buffer:
+        """The chunk, in new memory; see ``Decoder``."""
+        decompressor = bz2.BZ2Decompressor()
+        try:
+            chunk = decompressor.decompress(frame, len(room) + 1)
+        except OSError as error:
+            raise DecodeError("the bzip2 stream is damaged: its data or a checksum is wrong") from error
+        if len(chunk) > len(room):
+            raise DecodeError(f"a chunk of more than the {len(room)} bytes that are expected")
+        if not decompressor.eof:
+            raise TruncatedError(f"the bzip2 stream does not end within its {len(frame)} bytes")
+        if decompressor.unused_data:
+            raise DecodeError(f"{len(decompressor.unused_data)} other bytes follow the bzip2 stream")
+        return chunk
+
+
+class Bzip2Splitter:
+    """Searches for the start of the next stream."""
+
+    def __init__(self, chunk_size: int, frame_bound: int) -> None:
+        self._chunk_size = chunk_size
+        self._frame_bound = frame_bound
+        self._searched = 0
+        self._is_ours = False
+
+    def frame_size(self, view: memoryview, *, final: bool) -> int:
+        """Up to where the next stream starts, or the payload ends."""
+        if len(view) < _SMALLEST:
+            if final:
+                raise NotFramed
+            return 0
+        if not _START.match(view):
+            raise NotFramed
+        size = self._find_end(view, final=final)
+        if not size:
+            if final or len(view) >= self._frame_bound:
+                raise NotFramed
+            return 0
+        self._searched = 0
+        if not self._is_ours:
+            self._check_chunk_size(view[:size])
+            self._is_ours = True
+        return size
+
+    def _find_end(self, view: memoryview, *, final: bool) -> int:
+        """Where the stream ends at the start of another or at the end of the payload; 0: not seen."""
+        position = max(self._searched, _SMALLEST)
+        while start := _START.search(view, position):
+            if _ends_a_stream(view[: start.start()]):
+                return start.start()
+            position = start.start() + 1
+        self._searched = max(position, len(view) - _START_SIZE + 1)
+        # Other bytes behind the last stream are the sequential reader's to ignore.
+        return len(view) if final and _ends_a_stream(view) else 0
+
+    def _check_chunk_size(self, frame: memoryview) -> None:
+        """Decode the first stream: one that another program wrote may hold any number of bytes, and no header tells."""
+        try:
+            chunk = bz2.BZ2Decompressor().decompress(frame, self._chunk_size + 1)
+        except OSError:
+            return  # the decoder says it better
+        if len(chunk) > self._chunk_size:
+            raise NotFramed
+
+
+class Bzip2Reader(MemberReader):
+    """Any bzip2 payload. What follows the last stream and is none is ignored, as ``bzip2 -dc`` does (with a warning).
+
+    Unlike ``bzip2``, not where a stream starts or ends in it: that is one whose start is damaged, and data would be lost.
+    """
+
+    def __init__(self, read: ReadBytes) -> None:
+        super().__init__(read, bz2.BZ2Decompressor, (OSError,))
+
+    def _next_starts(self) -> bool:
+        head = self._peek(4)[:4]
+        if head[:3] == Bzip2.magic[: len(head)]:
+            if b"1" <= head[3:] <= b"9":
+                return True
+            if len(head) < 4 and (head or not self._started):
+                raise TruncatedError("the payload ends before a bzip2 stream does")
+        if not self._started:
+            raise DecodeError(f"a bzip2 stream starts with BZh1 to BZh9, not with {head.hex(' ')}")
+        self._ignore_rest()
+        return False
+
+    def _ignore_rest(self) -> None:
+        seen = b""
+        while piece := self._take():
+            seen = seen[-_SMALLEST:] + bytes(piece)
+            if _START.search(seen):
+                raise DecodeError("a bzip2 stream follows bytes that are none: the start of one before it is damaged")
+        if _ends_a_stream(memoryview(seen)):
+            raise DecodeError("the start of the last bzip2 stream is damaged")
+
+
+def _ends_a_stream(view: memoryview) -> bool:
+    """Whether ``view`` ends with the end's magic, a checksum of 32 bits, and up to 7 bits to fill the last byte."""
+    tail = int.from_bytes(view[-11:], "big")
+    magic = int.from_bytes(_END_MAGIC, "big")
+    return any(tail >> fill + 32 & (1 << 48) - 1 == magic for fill in range(8))
+
+
+CODEC: Final = Bzip2()

@@ -1,0 +1,506 @@
+"""What every codec must do, one function per promise: each takes a codec and fails if the promise does not hold.
+
+``test_codec.py`` runs them over every registered codec, so a codec of another package is checked by installing that package
+and running ``pytest tests/contract``. ``test_checks.py`` shows for each that it can fail.
+"""
+
+from __future__ import annotations
+
+import gc
+import mmap
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from typing import Final
+
+import pytest
+
+from streamsave.codecs.base import Codec, DecodeError, Encoder, NotFramed, TruncatedError
+from streamsave.errors import UsageError
+from streamsave.types import Buffer
+from streamsave.units import KiB, MiB
+
+from .samples import CONTENTS, mixed, noise, text, zeros
+
+CHECKS: Final[list[Callable[[Codec], None]]] = []
+
+
+def check(function: Callable[[Codec], None]) -> Callable[[Codec], None]:
+    CHECKS.append(function)
+    return function
+
+
+# -- the tools of the checks ------------------------------------------------------------------------------------------
+
+
+def encode(codec: Codec, data: Buffer, level: int | None = None, encoder: Encoder | None = None) -> bytes:
+    encoder = encoder or codec.encoder(codec.default_level if level is None else level)
+    return b"".join(encoder.encode(memoryview(data)))
+
+
+def decode(codec: Codec, frame: Buffer, room: int) -> bytes:
+    return bytes(codec.decoder().decode(memoryview(frame), memoryview(bytearray(room))))
+
+
+def payload_of(codec: Codec, *chunks: bytes) -> bytes:
+    encoder = codec.encoder(codec.default_level)
+    return b"".join([codec.prologue, *(encode(codec, chunk, encoder=encoder) for chunk in chunks), codec.epilogue])
+
+
+def frame_sizes(codec: Codec, payload: bytes, step: int) -> Iterator[int]:
+    """Split ``payload`` as a pipeline does: ``step`` more bytes at a time, never more than the largest frame."""
+    splitter = codec.splitter()
+    limit = codec.bound(codec.chunk_size)
+    view = memoryview(payload)[len(codec.prologue) : len(payload) - len(codec.epilogue)]
+    while view:
+        have = size = 0
+        while not size:
+            assert have < min(len(view), limit), "the splitter wants more than there can be"
+            have = min(have + step, len(view), limit)
+            size = splitter.frame_size(view[:have], final=have == len(view))
+        assert 0 < size <= limit
+        yield size
+        view = view[size:]
+
+
+def pieces(payload: bytes, step: int) -> Callable[[int], Buffer]:
+    """A ``ReadBytes`` that gives ``step`` bytes at most, in memory that is overwritten afterwards."""
+    position = 0
+    last = bytearray()
+
+    def read(size: int) -> Buffer:
+        nonlocal position, last
+        last[:] = bytes(len(last))
+        last = bytearray(payload[position : position + min(size, step)])
+        position += len(last)
+        return memoryview(last)
+
+    return read
+
+
+def read_all(codec: Codec, payload: bytes, *, step: int = 64 * KiB, room: int = 64 * KiB) -> bytes:
+    """Decode ``payload`` sequentially, ``room`` bytes at a time."""
+    reader = codec.stream_reader(pieces(payload, step))
+    out = []
+    size = room
+    while size == room:
+        view = memoryview(bytearray(room))
+        size = reader.readinto(view)
+        assert 0 <= size <= room
+        out.append(bytes(view[:size]))
+    assert reader.readinto(memoryview(bytearray(room))) == 0, "bytes after the end"
+    return b"".join(out)
+
+
+def some_levels(codec: Codec) -> list[int]:
+    return sorted({codec.levels[0], codec.default_level, codec.levels[-1]}) if codec.levels else [codec.default_level]
+
+
+def skip_unless_damage_shows(codec: Codec) -> None:
+    if not codec.detects_damage:
+        pytest.skip(f"{codec.name} carries nothing that damage could be seen by")
+
+
+def run_tool(codec: Codec, arguments: tuple[str, ...], data: bytes) -> bytes:
+    if not codec.tool:
+        pytest.skip(f"{codec.name} has no stock tool")
+    if not shutil.which(codec.tool[0]):
+        pytest.skip(f"{codec.tool[0]} is not on PATH")
+    return subprocess.run([codec.tool[0], *arguments], input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+
+
+# -- what it says of itself -------------------------------------------------------------------------------------------
+
+
+@check
+def describes_itself(codec: Codec) -> None:
+    assert codec.name.isidentifier()
+    assert codec.name == codec.name.lower()
+    assert codec.number is None or 0 <= codec.number < 2**32
+    assert codec.summary
+    assert "\n" not in codec.summary
+    assert codec.chunk_size >= MiB
+    assert codec.chunk_size % MiB == 0
+    assert 0 < codec.probe_size <= codec.bound(codec.chunk_size)
+    if codec.levels:
+        assert codec.default_level in codec.levels
+        assert codec.tool_level in codec.levels
+
+
+@check
+def accepts_its_levels_only(codec: Codec) -> None:
+    assert codec.check_level(None) == codec.default_level
+    for level in codec.levels:
+        assert codec.check_level(level) == level
+    for level in (codec.levels.start - 1, codec.levels.stop, 10**6):
+        with pytest.raises(UsageError, match=codec.name) as caught:
+            codec.check_level(level)
+        if codec.levels:
+            assert f"{codec.levels[0]} to {codec.levels[-1]}" in str(caught.value)
+
+
+# -- there and back ---------------------------------------------------------------------------------------------------
+
+
+@check
+def round_trips_every_size(codec: Codec) -> None:
+    encoder = codec.encoder(codec.default_level)
+    decoder = codec.decoder()
+    room = memoryview(bytearray(codec.chunk_size + 1))
+    small = [0, 1, 2, 4 * KiB - 1, 4 * KiB, 4 * KiB + 1]
+    for name, make in CONTENTS.items():
+        for size in (*small, *(codec.chunk_size + extra for extra in (-1, 0, 1) if name == "mixed" or extra == 0)):
+            data = make(size)
+            frame = encode(codec, data, encoder=encoder)
+            chunk = decoder.decode(memoryview(frame), room)
+            assert chunk == data, (name, size)
+            assert decoder.decode(memoryview(frame), room[:size]) == data, "exactly enough room must do"
+
+
+@check
+def round_trips_at_every_level(codec: Codec) -> None:
+    data = mixed(100 * KiB)
+    for level in codec.levels:
+        assert decode(codec, encode(codec, data, level), len(data)) == data, level
+
+
+@check
+def takes_every_kind_of_buffer(codec: Codec) -> None:
+    data = mixed(20 * KiB)
+    frame = encode(codec, data)
+    encoder, decoder = codec.encoder(codec.default_level), codec.decoder()
+    with mmap.mmap(-1, 128 * KiB) as memory, memoryview(memory) as whole:
+        with whole[3 : 3 + len(data)] as view:
+            view[:] = data
+            assert encode(codec, view, encoder=encoder) == frame
+            assert encode(codec, view.toreadonly(), encoder=encoder) == frame
+        for buffer in (data, bytearray(data), memoryview(b"x" + data)[1:]):
+            assert encode(codec, buffer, encoder=encoder) == frame
+        with whole[5 : 5 + len(frame)] as view, whole[64 * KiB : 64 * KiB + len(data)] as room:
+            view[:] = frame
+            assert decoder.decode(view, room) == data
+            assert decoder.decode(view.toreadonly(), room) == data
+        gc.collect()  # or the mapping does not close
+
+
+@check
+def keeps_no_export(codec: Codec) -> None:
+    """A buffer that was lent can be resized as soon as the results are gone, after success and after failure."""
+    encoder, decoder, splitter = codec.encoder(codec.default_level), codec.decoder(), codec.splitter()
+    data = bytearray(mixed(10 * KiB))
+    with memoryview(data) as chunk:
+        whole = b"".join(encoder.encode(chunk))
+    data.append(0)
+    for damage in (0, 1):
+        frame, room = bytearray(whole), bytearray(len(data))
+        if damage and codec.detects_damage:
+            frame[len(frame) // 2] ^= 0xFF
+        try:
+            with memoryview(frame) as view, memoryview(room) as space:
+                splitter.frame_size(view, final=True)
+                decoder.decode(view, space)
+        except DecodeError:
+            assert damage
+        frame.append(0)
+        room.append(0)
+
+
+@check
+def results_stay(codec: Codec) -> None:
+    """What a call returned is not changed by the next one."""
+    encoder, decoder = codec.encoder(codec.default_level), codec.decoder()
+    first, second = text(30 * KiB), noise(30 * KiB)
+    parts = encoder.encode(memoryview(first))
+    frame = b"".join(parts)
+    other = b"".join(encoder.encode(memoryview(second)))
+    assert b"".join(parts) == frame
+    chunk = decoder.decode(memoryview(frame), memoryview(bytearray(len(first))))
+    decoder.decode(memoryview(other), memoryview(bytearray(len(second))))
+    assert chunk == first
+
+
+@check
+def stays_within_its_bound(codec: Codec) -> None:
+    for level in codec.levels or [codec.default_level]:
+        encoder = codec.encoder(level)
+        for size in (0, 1, 100, 4 * KiB, 64 * KiB, 128 * KiB + 1):
+            assert len(encode(codec, noise(size), encoder=encoder)) <= codec.bound(size), (level, size)
+    for level in some_levels(codec):
+        assert len(encode(codec, noise(codec.chunk_size), level)) <= codec.bound(codec.chunk_size), level
+
+
+# -- finding the frames -----------------------------------------------------------------------------------------------
+
+
+@check
+def finds_whole_frames(codec: Codec) -> None:
+    """Full chunks and what is left of a stream, whatever they hold."""
+    for make in (zeros, mixed, noise):
+        chunks = [make(codec.chunk_size), make(codec.chunk_size), make(1000)]
+        frames = [encode(codec, chunk) for chunk in chunks]
+        payload = b"".join([codec.prologue, *frames, codec.epilogue])
+        for step in (codec.probe_size, 300_000):
+            assert list(frame_sizes(codec, payload, step)) == [len(frame) for frame in frames], make.__name__
+
+
+@check
+def finds_frames_byte_by_byte(codec: Codec) -> None:
+    chunks = [text(2000), b"x", noise(3000), zeros(4096), mixed(5000)]
+    payload = payload_of(codec, *chunks)
+    decoder = codec.decoder()
+    room = memoryview(bytearray(codec.chunk_size))
+    position = len(codec.prologue)
+    out = []
+    for size in frame_sizes(codec, payload, 1):
+        out.append(bytes(decoder.decode(memoryview(payload)[position : position + size], room)))
+        position += size
+    assert position == len(payload) - len(codec.epilogue)
+    assert b"".join(out) == b"".join(chunks)
+
+
+@check
+def splits_no_garbage(codec: Codec) -> None:
+    skip_unless_damage_shows(codec)
+    for data in (b"\0", b"\xff" * 20, noise(5000), zeros(5000), text(5000)):
+        with pytest.raises(NotFramed):
+            list(frame_sizes(codec, codec.prologue + data + codec.epilogue, 100))
+
+
+@check
+def believes_no_size(codec: Codec) -> None:
+    """Whatever a frame's first bytes claim, the splitter wants no more than a slot, and the decoder keeps to its room."""
+    frame = bytearray(encode(codec, text(5000)))
+    random = Random(1)
+    decoder = codec.decoder()
+    limit = codec.bound(codec.chunk_size)
+    for _ in range(2000):
+        damaged = frame.copy()
+        start = random.randrange(64)
+        damaged[start : start + 4] = random.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\x7f", random.randbytes(4)])
+        try:
+            assert 0 <= codec.splitter().frame_size(memoryview(damaged), final=False) <= limit
+            assert 0 < codec.splitter().frame_size(memoryview(damaged), final=True) <= limit
+        except NotFramed:
+            pass
+        try:
+            assert len(decoder.decode(memoryview(damaged), memoryview(bytearray(5000)))) <= 5000
+        except DecodeError:
+            pass
+
+
+# -- damage -----------------------------------------------------------------------------------------------------------
+
+
+@check
+def refuses_a_chunk_larger_than_its_room(codec: Codec) -> None:
+    for make in (zeros, text, noise):
+        frame = encode(codec, make(100 * KiB))
+        for room in (0, 1, 100 * KiB - 1):
+            with pytest.raises(DecodeError):
+                decode(codec, frame, room)
+
+
+@check
+def refuses_a_cut_or_extended_frame(codec: Codec) -> None:
+    skip_unless_damage_shows(codec)
+    for data in (b"", b"x", text(3000), noise(300)):
+        frame = encode(codec, data)
+        for size in range(len(frame)):
+            with pytest.raises(DecodeError):
+                decode(codec, frame[:size], len(data) + 100)
+        for extra in (b"\0", b"\0" * 8, frame, frame[-8:]):
+            with pytest.raises(DecodeError):
+                decode(codec, frame + extra, 2 * len(data) + 100)
+    frame = encode(codec, mixed(codec.chunk_size))
+    for size in (*range(0, len(frame), len(frame) // 20), len(frame) - 1):
+        with pytest.raises(DecodeError):
+            decode(codec, frame[:size], codec.chunk_size)
+
+
+@check
+def detects_every_flipped_bit(codec: Codec) -> None:
+    """A frame with a flipped bit is refused, or the bit means nothing and the chunk is the same."""
+    skip_unless_damage_shows(codec)
+    random = Random(2)
+    decoder = codec.decoder()
+    for data in (b"", b"x", mixed(2000) + noise(100), mixed(300 * KiB), zeros(codec.chunk_size)):
+        frame = bytearray(encode(codec, data))
+        room = memoryview(bytearray(len(data) + 1000))
+        refused = 0
+        bits = list(range(8 * len(frame)))
+        if len(frame) > 1500:  # both ends, and some between
+            bits = [*bits[: 8 * 40], *random.sample(bits, 100), *bits[-8 * 12 :]]
+        for bit in bits:
+            frame[bit // 8] ^= 1 << bit % 8
+            try:
+                assert decoder.decode(memoryview(frame), room) == data, bit
+            except DecodeError:
+                refused += 1
+            frame[bit // 8] ^= 1 << bit % 8
+        assert refused > len(bits) // 2
+
+
+# -- the sequential reader --------------------------------------------------------------------------------------------
+
+
+@check
+def reads_sequentially(codec: Codec) -> None:
+    """The same bytes, however the input comes and however much is asked for at a time."""
+    chunks = [mixed(3000), b"", text(70_000), b"x", noise(1000), zeros(200_000)]
+    payload, data = payload_of(codec, *chunks), b"".join(chunks)
+    for step in (1, 7, 4096, MiB):
+        for room in (1009, 65536, len(data), len(data) + 1, MiB):
+            assert read_all(codec, payload, step=step, room=room) == data, (step, room)
+    tiny = [b"a", b"bcd" * 30]
+    assert read_all(codec, payload_of(codec, *tiny), step=1, room=1) == b"".join(tiny)
+
+
+@check
+def reads_large_chunks_sequentially(codec: Codec) -> None:
+    data = mixed(codec.chunk_size) + noise(codec.chunk_size)
+    payload = payload_of(codec, data[: codec.chunk_size], data[codec.chunk_size :])
+    assert read_all(codec, payload, room=codec.chunk_size) == data
+
+
+@check
+def sees_every_cut(codec: Codec) -> None:
+    """Cut anywhere, a payload ends with ``TruncatedError``; between frames it is a shorter payload."""
+    skip_unless_damage_shows(codec)
+    chunks = [text(2000), noise(300), zeros(5000)]
+    payload = payload_of(codec, *chunks)
+    whole = {len(payload_of(codec, *chunks[:count])): b"".join(chunks[:count]) for count in range(1, len(chunks) + 1)}
+    seen = set()
+    for size in range(len(payload) + 1):
+        for step in (size or 1, 5):
+            try:
+                assert read_all(codec, payload[:size], step=step) == whole.get(size, "an error"), size
+                seen.add(size)
+            except TruncatedError:
+                assert size not in whole or codec.epilogue, size
+    assert len(payload) in seen
+
+
+@check
+def sees_damage_sequentially(codec: Codec) -> None:
+    """A flipped bit ends sequential reading with an error, or means nothing: never in other data, never in a hang."""
+    skip_unless_damage_shows(codec)
+    chunks = [text(500), noise(100), zeros(5000)]
+    payload, data = bytearray(payload_of(codec, *chunks)), b"".join(chunks)
+    refused = 0
+    for bit in range(8 * len(payload)):
+        payload[bit // 8] ^= 1 << bit % 8
+        for room in (len(data), MiB):
+            try:
+                assert read_all(codec, bytes(payload), room=room) == data, bit
+            except DecodeError:
+                refused += 1
+        payload[bit // 8] ^= 1 << bit % 8
+    assert refused > 8 * len(payload)
+
+
+@check
+def passes_read_errors_on(codec: Codec) -> None:
+    def read(size: int) -> Buffer:
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        codec.stream_reader(read).readinto(memoryview(bytearray(100)))
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
+
+
+@check
+def works_in_eight_threads(codec: Codec) -> None:
+    chunks = [mixed(50_000 + number) + noise(number * 100) for number in range(8)]
+    frames = [encode(codec, chunk) for chunk in chunks]
+    start = threading.Barrier(8, timeout=30)
+
+    def work(number: int) -> int:
+        start.wait()
+        encoder, decoder = codec.encoder(codec.default_level), codec.decoder()
+        room = memoryview(bytearray(60_000))
+        right = 0
+        for turn in range(8):
+            which = (number + turn) % 8
+            frame = encode(codec, chunks[which], encoder=encoder)
+            right += frame == frames[which] and decoder.decode(memoryview(frame), room) == chunks[which]
+        return right
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(work, range(8))) == [8] * 8
+
+
+@check
+def releases_the_gil(codec: Codec) -> None:
+    data = memoryview(text(codec.chunk_size // 2) + noise(codec.chunk_size // 2))
+    for level in codec.levels or [codec.default_level]:
+        encoder = codec.encoder(level)
+        assert lets_others_run(lambda encoder=encoder: encoder.encode(data)), f"level {level} keeps the GIL"  # type: ignore[misc]
+    frame = memoryview(encode(codec, data))
+    decoder = codec.decoder()
+    room = memoryview(bytearray(len(data)))
+    assert lets_others_run(lambda: decoder.decode(frame, room)), "decoding keeps the GIL"
+
+
+def lets_others_run(call: Callable[[], object]) -> bool:
+    """Whether another thread runs Python code while ``call`` runs; also true of calls too short (200 us) to matter.
+
+    Nobody is made to give the GIL up here, so the other thread counts only if ``call`` lets go of it.
+    """
+    count = 0
+    stop = threading.Event()
+
+    def tick() -> None:
+        nonlocal count
+        while not stop.is_set():
+            count += 1
+            time.sleep(0.0002)
+
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=tick)
+    thread.start()
+    sys.setswitchinterval(100)
+    try:
+        for _ in range(20):
+            time.sleep(0.001)
+            before, began = count, time.perf_counter()
+            call()
+            if count > before or time.perf_counter() - began < 0.0002:
+                return True
+        return False
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        thread.join()
+
+
+# -- the stock tool ---------------------------------------------------------------------------------------------------
+
+
+@check
+def the_stock_tool_decodes_ours(codec: Codec) -> None:
+    chunks = [mixed(codec.chunk_size), b"", noise(3000), b"x", zeros(codec.chunk_size)]
+    assert run_tool(codec, ("-dc",), payload_of(codec, *chunks)) == b"".join(chunks)
+    for level in codec.levels:
+        data = mixed(200 * KiB)
+        frame = encode(codec, data, level)
+        assert run_tool(codec, ("-dc",), codec.prologue + frame + frame + codec.epilogue) == data + data, level
+
+
+@check
+def decodes_the_stock_tools(codec: Codec) -> None:
+    """What the tool writes at any level: by sequential reading, and, should the splitter take it, frame by frame."""
+    data = mixed(codec.chunk_size + 200 * KiB)
+    assert run_tool(codec, codec.tool[1:], data)[: len(codec.magic)] == codec.magic != b""
+    for level in codec.levels:
+        command = codec.tool_command(level)
+        payload = run_tool(codec, command[1:], data)
+        assert read_all(codec, payload, room=codec.chunk_size) == data, level
+        with pytest.raises(NotFramed):
+            list(frame_sizes(codec, payload, codec.probe_size))
