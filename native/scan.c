@@ -1,0 +1,348 @@
+/* See scan.h, and streamsave/format/migration.py for what each step means: the names are the same, in the same order. */
+#include "scan.h"
+
+#include <string.h>
+
+enum phase { MAGIC, STRUCTURE, OPAQUE, ENDED, DESCRIPTION, COMPLETE, FOREIGN };
+
+enum section {
+    SECTION_END = 0, SECTION_START = 1, SECTION_PART = 2, SECTION_LAST = 3, SECTION_FULL = 4,
+    SUBSECTION = 5, DESCRIPTION_MARK = 6, CONFIGURATION = 7, COMMAND = 8, FOOTER = 0x7e
+};
+
+enum flag {
+    FLAG_ZERO = 0x02, FLAG_MEM_SIZE = 0x04, FLAG_PAGE = 0x08, FLAG_EOS = 0x10, FLAG_CONTINUE = 0x20,
+    FLAG_XBZRLE = 0x40, FLAG_COMPRESSED = 0x100, FLAG_FLUSH = 0x200, FLAGS = 0xfff
+};
+
+enum step {
+    STEP_MAGIC, STEP_TOP, STEP_DESCRIPTION_SIZE, STEP_MACHINE_SIZE, STEP_MACHINE, STEP_SUBSECTION_NAME_SIZE,
+    STEP_SUBSECTION, STEP_CAPABILITY_COUNT, STEP_CAPABILITY, STEP_PAGE_BITS, STEP_SECTION_NAME_SIZE, STEP_SECTION_NAME,
+    STEP_PART, STEP_FOOTER, STEP_COMMAND, STEP_WORD, STEP_BLOCK_NAME_SIZE, STEP_BLOCK, STEP_PAGE_NAME_SIZE, STEP_BODY,
+    STEP_PACKED_SIZE
+};
+
+static uint32_t be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static uint64_t be64(const uint8_t *p)
+{
+    return (uint64_t)be32(p) << 32 | be32(p + 4);
+}
+
+static int is(const uint8_t *data, uint32_t size, const char *word)
+{
+    return size == strlen(word) && memcmp(data, word, size) == 0;
+}
+
+static void step(ss_scanner *s, const uint8_t *data, uint32_t size);
+
+static void ask(ss_scanner *s, uint32_t need, enum step next)
+{
+    s->need = need;
+    s->next = next;
+    if (need == 0)
+        step(s, NULL, 0);
+}
+
+static void give_up(ss_scanner *s)
+{
+    s->phase = OPAQUE;
+}
+
+static void top(ss_scanner *s, uint8_t kind)
+{
+    if (s->phase == ENDED) {
+        if (kind == DESCRIPTION_MARK) {
+            s->phase = DESCRIPTION;
+            ask(s, 4, STEP_DESCRIPTION_SIZE);
+        } else {
+            s->phase = FOREIGN;
+        }
+        return;
+    }
+    s->section_start = s->size - 1;
+    if (kind == SECTION_END) {
+        s->phase = ENDED;
+        ask(s, 1, STEP_TOP);
+    } else if (kind == CONFIGURATION && s->size == 9) {
+        ask(s, 4, STEP_MACHINE_SIZE);
+    } else if (kind == SUBSECTION && s->ram_offset < 0) {
+        ask(s, 1, STEP_SUBSECTION_NAME_SIZE);
+    } else if (kind == SECTION_START && s->ram_offset < 0) {
+        ask(s, 5, STEP_SECTION_NAME_SIZE);
+    } else if ((kind == SECTION_PART || kind == SECTION_LAST) && s->ram_id >= 0) {
+        s->last_section = kind == SECTION_LAST;
+        ask(s, 4, STEP_PART);
+    } else if (kind == FOOTER && s->ram_id >= 0) {
+        ask(s, 4, STEP_FOOTER);
+    } else if (kind == COMMAND) {
+        ask(s, 4, STEP_COMMAND);
+    } else {
+        if (kind == SECTION_FULL)
+            s->device_offset = (int64_t)s->section_start;
+        give_up(s);
+    }
+}
+
+static void subsection(ss_scanner *s, const uint8_t *data, uint32_t size)
+{
+    size -= 4;
+    if (is(data, size, "configuration/capabilities")) {
+        ask(s, 4, STEP_CAPABILITY_COUNT);
+    } else if (is(data, size, "configuration/target-page-bits")) {
+        ask(s, 4, STEP_PAGE_BITS);
+    } else if (is(data, size, "configuration/uuid")) {
+        s->skip = 16;
+        ask(s, 1, STEP_TOP);
+    } else {
+        give_up(s);
+    }
+}
+
+static void next_capability(ss_scanner *s)
+{
+    if (s->capabilities_left > 0) {
+        s->capabilities_left--;
+        ask(s, 1, STEP_CAPABILITY);
+    } else {
+        ask(s, 1, STEP_TOP);
+    }
+}
+
+static void body(ss_scanner *s)
+{
+    if (s->record == FLAG_ZERO) {
+        s->zero_page_count++;
+        s->skip = 1;
+    } else {
+        s->page_count++;
+        if (s->record != FLAG_PAGE) {
+            ask(s, s->record == FLAG_XBZRLE ? 3 : 4, STEP_PACKED_SIZE);
+            return;
+        }
+        s->skip = s->page_size;
+    }
+    ask(s, 8, STEP_WORD);
+}
+
+static void next_block(ss_scanner *s)
+{
+    if (s->ram_left > 0)
+        ask(s, 1, STEP_BLOCK_NAME_SIZE);
+    else
+        ask(s, 8, STEP_WORD);
+}
+
+static void word(ss_scanner *s, uint64_t value)
+{
+    int flags = (int)(value & FLAGS);
+    s->record = flags & ~FLAG_CONTINUE;
+    if (flags == FLAG_EOS) {
+        if (s->last_section)
+            s->ram_end = (int64_t)s->size;
+        ask(s, 1, STEP_TOP);
+    } else if (flags == FLAG_FLUSH) {
+        ask(s, 8, STEP_WORD);
+    } else if (flags == FLAG_MEM_SIZE) {
+        s->ram_left = value & ~(uint64_t)FLAGS;
+        next_block(s);
+    } else if (s->record != FLAG_ZERO && s->record != FLAG_PAGE && s->record != FLAG_XBZRLE && s->record != FLAG_COMPRESSED) {
+        give_up(s);
+    } else if (flags & FLAG_CONTINUE) {
+        body(s);
+    } else {
+        ask(s, 1, STEP_PAGE_NAME_SIZE);
+    }
+}
+
+static void block(ss_scanner *s, const uint8_t *data, uint32_t size)
+{
+    uint64_t used = be64(data + size - 8);
+    if (s->block_count == SS_MAX_BLOCKS || used == 0 || used > s->ram_left) {
+        give_up(s);
+        return;
+    }
+    ss_block *b = &s->blocks[s->block_count++];
+    b->size = used;
+    b->name_size = (uint8_t)(size - 8);
+    memcpy(b->name, data, size - 8);
+    s->ram_size += used;
+    s->ram_left -= used;
+    next_block(s);
+}
+
+static void step(ss_scanner *s, const uint8_t *data, uint32_t size)
+{
+    switch ((enum step)s->next) {
+    case STEP_MAGIC:
+        s->phase = memcmp(data, "QEVM\0\0\0\3", 8) == 0 ? STRUCTURE : FOREIGN;
+        ask(s, 1, STEP_TOP);
+        break;
+    case STEP_TOP:
+        top(s, data[0]);
+        break;
+    case STEP_DESCRIPTION_SIZE:
+        s->description_offset = (int64_t)s->size;
+        s->skip = be32(data);
+        ask(s, 1, STEP_TOP);
+        if (s->skip == 0)
+            s->phase = COMPLETE;
+        break;
+    case STEP_MACHINE_SIZE:
+        if (be32(data) > SS_MAX_NAME)
+            give_up(s);
+        else
+            ask(s, be32(data), STEP_MACHINE);
+        break;
+    case STEP_MACHINE:
+        s->machine_size = size;
+        if (size)
+            memcpy(s->machine, data, size);
+        ask(s, 1, STEP_TOP);
+        break;
+    case STEP_SUBSECTION_NAME_SIZE:
+        ask(s, data[0] + 4u, STEP_SUBSECTION);
+        break;
+    case STEP_SUBSECTION:
+        subsection(s, data, size);
+        break;
+    case STEP_CAPABILITY_COUNT:
+        s->capabilities_left = be32(data);
+        next_capability(s);
+        break;
+    case STEP_CAPABILITY:
+        s->skip = data[0];
+        next_capability(s);
+        break;
+    case STEP_PAGE_BITS:
+        if (be32(data) >= 12 && be32(data) <= 24) {
+            s->page_size = 1u << be32(data);
+            ask(s, 1, STEP_TOP);
+        } else {
+            give_up(s);
+        }
+        break;
+    case STEP_SECTION_NAME_SIZE:
+        s->ram_id = be32(data);
+        ask(s, data[4] + 8u, STEP_SECTION_NAME);
+        break;
+    case STEP_SECTION_NAME:
+        if (is(data, size - 8, "ram")) {
+            s->ram_offset = (int64_t)s->section_start;
+            s->last_section = 0;
+            ask(s, 8, STEP_WORD);
+        } else {
+            s->ram_id = -1;
+            give_up(s);
+        }
+        break;
+    case STEP_PART:
+        if (be32(data) == (uint64_t)s->ram_id)
+            ask(s, 8, STEP_WORD);
+        else
+            give_up(s);
+        break;
+    case STEP_FOOTER:
+        if (be32(data) == (uint64_t)s->ram_id)
+            ask(s, 1, STEP_TOP);
+        else
+            give_up(s);
+        break;
+    case STEP_COMMAND:
+        s->skip = (uint64_t)data[2] << 8 | data[3];
+        ask(s, 1, STEP_TOP);
+        break;
+    case STEP_WORD:
+        word(s, be64(data));
+        break;
+    case STEP_BLOCK_NAME_SIZE:
+        ask(s, data[0] + 8u, STEP_BLOCK);
+        break;
+    case STEP_BLOCK:
+        block(s, data, size);
+        break;
+    case STEP_PAGE_NAME_SIZE:
+        ask(s, data[0], STEP_BODY);
+        break;
+    case STEP_BODY:
+        body(s);
+        break;
+    case STEP_PACKED_SIZE:
+        s->skip = s->record == FLAG_XBZRLE ? (uint64_t)data[1] << 8 | data[2] : be32(data);
+        ask(s, 8, STEP_WORD);
+        break;
+    }
+}
+
+/* Footer 7e 00 00 i i, end mark 00, description 06 and its length; or footer and end mark alone. */
+static void search(ss_scanner *s, const uint8_t *data, size_t n)
+{
+    uint64_t old = s->old, recent = s->recent;
+    for (size_t i = 0; i < n; i++) {
+        old = old << 8 | recent >> 56;
+        recent = recent << 8 | data[i];
+        if ((recent >> 32 & 0xffff) == 0x0006 && (old & 0xffffff) == 0x7e0000 && s->opaque_size + i + 1 >= 11) {
+            s->has_candidate = 1;
+            s->description_offset = (int64_t)(s->size + i + 1);
+            s->candidate_end = s->size + i + 1 + (recent & 0xffffffff);
+        }
+    }
+    s->old = old;
+    s->recent = recent;
+    s->size += n;
+    s->opaque_size += n;
+    s->footer_and_end = s->opaque_size >= 6 && (recent >> 24 & 0xffffff) == 0x7e0000 && (recent & 0xff) == 0;
+}
+
+void ss_scan_init(ss_scanner *s)
+{
+    memset(s, 0, sizeof *s);
+    s->ram_offset = s->ram_end = s->device_offset = s->description_offset = s->ram_id = -1;
+    s->page_size = 4096;
+    s->need = 8;
+    s->next = STEP_MAGIC;
+}
+
+void ss_scan_feed(ss_scanner *s, const uint8_t *data, size_t n)
+{
+    const uint8_t *end = data + n;
+    while (data < end) {
+        size_t left = (size_t)(end - data);
+        if (s->phase == OPAQUE) {
+            search(s, data, left);
+            return;
+        }
+        if (s->phase == COMPLETE || s->phase == FOREIGN) {
+            s->phase = FOREIGN;
+            s->size += left;
+            return;
+        }
+        if (s->skip > 0) {
+            size_t taken = s->skip < left ? (size_t)s->skip : left;
+            s->skip -= taken;
+            s->size += taken;
+            data += taken;
+            if (s->skip == 0 && s->phase == DESCRIPTION)
+                s->phase = COMPLETE;
+        } else if (s->held_size == 0 && left >= s->need) { /* the usual case: without a copy */
+            uint32_t need = s->need;
+            s->size += need;
+            step(s, data, need);
+            data += need;
+        } else {
+            size_t want = s->need - s->held_size;
+            size_t taken = want < left ? want : left;
+            memcpy(s->held + s->held_size, data, taken);
+            s->held_size += (uint32_t)taken;
+            s->size += taken;
+            data += taken;
+            if (s->held_size == s->need) {
+                s->held_size = 0;
+                step(s, s->held, s->need);
+            }
+        }
+    }
+}

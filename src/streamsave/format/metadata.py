@@ -1,0 +1,68 @@
+"""The metadata between header and payload: the domain XML, libvirt's cookie, and room to edit.
+
+XML + NUL, cookie + NUL, zeros. libvirt leaves 64 KiB of zeros, so that ``virsh save-image-edit`` can grow the XML in place;
+we leave at least that, rounded so that the payload starts at a multiple of 4096. (libvirt: ``src/qemu/qemu_saveimage.c``.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ..errors import CorruptImageError
+from ..types import Buffer
+from ..units import KiB
+from .header import HEADER_SIZE
+
+PADDING: Final = 64 * KiB
+ALIGNMENT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What libvirt stores about a domain: its XML, and a cookie of its own (None: an image without one)."""
+
+    xml: str
+    cookie: str | None = None
+
+
+def encode_metadata(metadata: Metadata) -> tuple[bytes, int]:
+    """The data section of ``metadata``, and the offset of the cookie in it (0: there is none).
+
+    Raises:
+        ValueError: a NUL character in one of the texts.
+    """
+    data = _text(metadata.xml)
+    cookie_offset = 0
+    if metadata.cookie is not None:
+        cookie_offset = len(data)
+        data += _text(metadata.cookie)
+    payload_offset = HEADER_SIZE + len(data) + PADDING
+    payload_offset += -payload_offset % ALIGNMENT
+    return data.ljust(payload_offset - HEADER_SIZE, b"\0"), cookie_offset
+
+
+def parse_metadata(data: Buffer, cookie_offset: int) -> Metadata:
+    """The texts in a data section. Bytes that are no UTF-8 are kept as surrogates.
+
+    Raises:
+        CorruptImageError: a text without an end, or a cookie inside the XML.
+    """
+    data = bytes(data)
+    xml_end = data.find(b"\0", 0, cookie_offset or len(data))
+    if xml_end < 0:
+        raise CorruptImageError("failed to read domain XML: it has no end; the header or the metadata is damaged")
+    xml = data[:xml_end].decode("utf-8", "surrogateescape")
+    if not cookie_offset:
+        return Metadata(xml)
+    cookie_end = data.find(b"\0", cookie_offset)
+    if cookie_end < 0:
+        raise CorruptImageError("failed to read cookie: it has no end; the header or the metadata is damaged")
+    return Metadata(xml, data[cookie_offset:cookie_end].decode("utf-8", "surrogateescape"))
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogateescape")
+    if b"\0" in data:
+        raise ValueError("a text in the metadata cannot hold a NUL character")
+    return data + b"\0"
