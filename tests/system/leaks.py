@@ -23,8 +23,13 @@ def descriptors() -> dict[str, str]:
 
 def children() -> set[int]:
     """Our child processes, zombies included."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found.update(map(int, (task / "children").read_text().split()))
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # a thread that just ended
+    return found
 
 
 @contextmanager

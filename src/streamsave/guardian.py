@@ -1,0 +1,299 @@
+"""The guardian: a small process that frees the guest when the process that saves it dies.
+
+``save`` starts it before it stops the guest, and tells it to go when the guest is free again. If ``save`` dies in between,
+by ``kill -9`` or by a crash, the guardian decides by the disk: the image is at its destination, then it exists and ``then``
+is carried out; or it is not, then the guest runs on and the temporary file goes. It speaks on the monitor connection that it
+inherited, which is free of the race for a new one.
+
+It wakes by the end of its parent, from two sides: the parent's end of a socketpair closes, and its process descriptor
+becomes readable. Its own death harms nobody. It does not survive the kill of a whole control group.
+
+The child imports next to nothing, so that it is ready in a few hundredths of a second and takes little memory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .errors import CommandError, MonitorLostError, ProcessError, StreamsaveError
+from .qemu.recovery import Command, carry_out, free_guest
+
+if TYPE_CHECKING:
+    import subprocess
+
+READY = b"ready\n"
+DISARM = b"disarm\n"
+START_S = 10.0
+DISARM_S = 3.0
+LAST_CALLS_S = 0.5
+"""How long the parent may take to end after its descriptors closed: until then a rename may be under way."""
+DISK_S = 1.0
+"""How long the disk may take to say whether the image exists; a disk that hangs must not keep the guest stopped."""
+ANSWER_S = 30.0
+PATIENCE_S = 60.0
+
+_BOOTSTRAP = "import sys; sys.path.append(sys.argv[1]); from streamsave.guardian import main; sys.exit(main(sys.argv[2:]))"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardianPlan:
+    """What the guardian has to know: where the image is before and after its commit, and what the guest is owed."""
+
+    temporary: str
+    destination: str
+    device: int
+    inode: int
+    """Of the temporary file: what has another identity is not ours, whatever it is called."""
+    was_running: bool
+    then: str
+    undo: Sequence[Command]
+    """QMP commands that put QEMU's settings back."""
+
+
+class Guardian:
+    """A guardian on duty, in the process that it watches. A context manager; disarmed at its end.
+
+    ``monitor_fd`` is an open QMP connection after its negotiation. The guardian has a copy until it ends, so the monitor is
+    not free for others before. Nothing else of ours is inherited; still, start it before the migration's socket exists: QEMU
+    must see our death.
+
+    Raises:
+        ProcessError: it did not come up. Nothing was touched.
+    """
+
+    def __init__(self, monitor_fd: int, plan: GuardianPlan) -> None:
+        self._control, theirs = socket.socketpair()
+        try:
+            with theirs:
+                self._process = _start(theirs.fileno(), monitor_fd)
+            try:
+                self._brief(plan)
+            except BaseException:
+                self.disarm()
+                raise
+        except BaseException as error:
+            self._control.close()
+            if not isinstance(error, OSError):
+                raise
+            raise ProcessError(
+                f"the guardian, which frees the guest should this process be killed, did not start: {error};"
+                f" is sys.executable ({sys.executable!r}) a Python interpreter?"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.disarm()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is on duty. A save goes on without it, but a ``kill -9`` then leaves the guest stopped."""
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def disarm(self) -> None:
+        """Tell it to go, and wait until it is gone. Raises nothing; may be called twice."""
+        import subprocess
+
+        try:
+            self._control.sendall(DISARM)
+        except OSError:
+            pass  # it is gone already, or this is the second call
+        try:
+            self._process.wait(DISARM_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._control.close()
+
+    def _brief(self, plan: GuardianPlan) -> None:
+        """Hand the plan over and wait until the guardian is ready for the worst."""
+        absolute = asdict(plan) | {
+            "temporary": os.path.abspath(plan.temporary),
+            "destination": os.path.abspath(plan.destination),
+        }
+        self._control.settimeout(START_S)
+        self._control.sendall(json.dumps(absolute).encode() + b"\n")
+        if self._control.recv(len(READY), socket.MSG_WAITALL) != READY:
+            raise ConnectionError(f"it hung up (exit status {self._process.poll()})")
+
+
+def _start(control_fd: int, monitor_fd: int) -> subprocess.Popen[bytes]:
+    """Start the child: without the site module, whose path files cost time; our own directory is all it needs."""
+    import subprocess
+
+    package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    interpreter = [sys.executable, "-I", "-S", "-X", f"utf8={sys.flags.utf8_mode}"]
+    watch_fd = os.pidfd_open(os.getpid())
+    try:
+        return subprocess.Popen(
+            [*interpreter, "-c", _BOOTSTRAP, package_parent, str(control_fd), str(monitor_fd), str(watch_fd)],
+            pass_fds=[control_fd, monitor_fd, watch_fd],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,  # signals to our process group do not reach it
+        )
+    finally:
+        os.close(watch_fd)
+
+
+# From here on: the child
+
+
+def main(arguments: list[str]) -> int:
+    """The child's life: get the plan, be ready, wait, and act only if nobody disarmed it. Returns the exit status."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    control_fd, monitor_fd, watch_fd = map(int, arguments)
+    control = socket.socket(fileno=control_fd)
+    briefing = control.makefile("rb").readline()
+    if not briefing.endswith(b"\n"):
+        return 1
+    plan = GuardianPlan(**json.loads(briefing))
+    # Held open: the file's inode number cannot go to another file while we decide by it.
+    image_fd = os.open(plan.temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not _is_ours(os.fstat(image_fd), plan):
+        return 1
+    control.sendall(READY)
+    if _orphaned(control, watch_fd):
+        _act(plan, image_fd, monitor_fd)
+    return 0
+
+
+def _orphaned(control: socket.socket, watch_fd: int) -> bool:
+    """Wait for the end of the parent (True), or until it disarms us (False)."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(watch_fd, select.POLLIN)
+    poll.poll()
+    try:
+        if control.recv(1, socket.MSG_DONTWAIT):
+            return False
+    except OSError:
+        pass  # a child of the parent's still holds the other end, but the parent is gone
+    poll.unregister(control)
+    poll.poll(LAST_CALLS_S * 1000)
+    return True
+
+
+def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int) -> None:
+    """Bring the save to one of its two endings."""
+    committed = _in_time(lambda: _path_is_ours(plan.destination, plan))
+    if committed:
+        try:
+            os.fsync(image_fd)
+            _sync_directory(plan.destination)
+        except OSError:  # no image after all: the guest must not be ended for it
+            committed = False
+            _remove(plan.destination, plan)
+    try:
+        commander = _InheritedMonitor(monitor_fd)
+        if committed:
+            carry_out(commander, plan.then, was_running=plan.was_running, undo=plan.undo)
+        else:
+            free_guest(commander, was_running=plan.was_running, undo=plan.undo, patience_s=PATIENCE_S)
+    except StreamsaveError:
+        pass  # QEMU is gone, or deaf; there is nobody to tell
+    if not committed:
+        _remove(plan.temporary, plan)
+
+
+class _InheritedMonitor:
+    """QMP on a connection in which another process was interrupted, at any byte of either direction."""
+
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.settimeout(ANSWER_S)
+        self._count = 0
+        self._lines = self._read_lines()
+        self._send(b"\xff\n")  # no JSON has it: QEMU forgets what it has of a command, with an error that we ignore
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """See ``Commander``."""
+        self._count += 1
+        own_id = f"streamsave-guardian-{self._count}"
+        self._send(json.dumps({"execute": command, "arguments": arguments or {}, "id": own_id}).encode() + b"\n")
+        for line in self._lines:
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                continue  # the rest of a line that our parent began to read
+            if isinstance(answer, dict) and answer.get("id") == own_id:
+                if "error" in answer:
+                    raise CommandError(f"QEMU refused {command}: {answer['error'].get('desc')}", command=command)
+                return answer["return"]
+        raise MonitorLostError(f"QEMU ended during {command}")
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError as error:
+            raise MonitorLostError(f"the monitor cannot be written: {error}") from error
+
+    def _read_lines(self) -> Iterator[bytes]:
+        buffer = b""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except OSError as error:
+                raise MonitorLostError(f"the monitor cannot be read: {error}") from error
+            if not data:
+                return
+            *lines, buffer = (buffer + data).split(b"\n")
+            yield from lines
+
+
+def _in_time(ask: Callable[[], bool]) -> bool:
+    """The answer of ``ask``, or False if the disk takes too long: then the guest comes first."""
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread.start()
+    thread.join(DISK_S)
+    return bool(answers and answers[0])
+
+
+def _is_ours(status: os.stat_result, plan: GuardianPlan) -> bool:
+    return (status.st_dev, status.st_ino) == (plan.device, plan.inode)
+
+
+def _path_is_ours(path: str, plan: GuardianPlan) -> bool:
+    try:
+        return _is_ours(os.lstat(path), plan)
+    except OSError:
+        return False
+
+
+def _remove(path: str, plan: GuardianPlan) -> None:
+    """Remove ``path``, if it is the file that this save made."""
+    try:
+        if _path_is_ours(path, plan):
+            os.unlink(path)
+    except OSError:
+        pass
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

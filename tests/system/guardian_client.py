@@ -1,0 +1,65 @@
+"""A client that starts a guardian, stops the guest, gets to a point, and waits there to be killed.
+
+``guardian_client.py MONITOR FOLDER POINT THEN``: prints the guardian's process id when it is there (at the point
+``forked``, that of its own child before).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from streamsave.guardian import Guardian, GuardianPlan
+from streamsave.qemu.migration import MigrationSettings, start_outgoing, wait_outgoing
+from streamsave.qemu.monitor import Monitor
+
+
+def main(address: str, folder: str, point: str, then: str) -> None:
+    temporary, destination = Path(folder) / "image.part", Path(folder) / "image"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    status = os.fstat(fd)
+    monitor = Monitor(address)
+    settings = MigrationSettings(monitor)
+    plan = GuardianPlan(
+        temporary=str(temporary),
+        destination=str(destination),
+        device=status.st_dev,
+        inode=status.st_ino,
+        was_running=True,
+        then=then,
+        undo=settings.undo_commands(),
+    )
+    settings.neutralise()
+    guardian = Guardian(monitor.fileno(), plan)
+    if point != "not stopped":
+        monitor.execute("stop")
+    if point in ("migrating", "forked"):
+        monitor.execute("migrate-set-parameters", {"max-bandwidth": 1000})
+        assert start_outgoing(monitor, "fd").recv(4) == b"QEVM"
+    if point == "half a command":
+        os.write(monitor.fileno(), b'{"execute": "query-sta')
+    if point == "half a number":
+        os.write(monitor.fileno(), b'{"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": 12')
+    if point in ("completed", "committed"):
+        with start_outgoing(monitor, "fd") as sock:
+            while sock.recv(1 << 20):
+                pass
+        wait_outgoing(monitor, 10)
+    if point == "committed":
+        temporary.rename(destination)
+    if point == "forked":
+        child = os.fork()  # it has copies of everything, as multiprocessing makes them
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        print(child, flush=True)
+    print(guardian.pid, flush=True)
+    if point == "exec":
+        os.execvp("sleep", ["sleep", "60"])
+    time.sleep(60)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
