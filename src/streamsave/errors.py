@@ -22,7 +22,7 @@ data, and the ``OSError`` or QMP error beneath is ``__cause__``::
     +-- GuestError                     35   the guest's state does not allow it
     +-- MigrationError                 36   QEMU gave the migration up
     +-- IncomingError                  37   the incoming QEMU did not load the stream
-    +-- ProcessError                   38   a QEMU that we start does not start
+    +-- ProcessError                   38   a QEMU, or the guardian, does not start
     +-- EndpointError                  40   our own input or output failed (never raised itself)
     |   +-- SourceError                41   reading
     |   +-- DestinationError           42   writing
@@ -189,7 +189,7 @@ class IncomingError(StreamsaveError):
 
 
 class ProcessError(StreamsaveError):
-    """A QEMU that we start does not start. ``stderr`` is what it printed."""
+    """A process that we start does not come up: QEMU (``stderr`` is what it printed), or the guardian."""
 
     exit_status = 38
 
