@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Self
 
 from .codecs.base import Codec
-from .codecs.registry import codec_by_number
+from .codecs.registry import codec_by_number, find_codec
 from .endpoints.file import FileSource, NewImage
 from .errors import (
+    FormatError,
     ImageError,
     IncompleteImageError,
     NotAnImageError,
@@ -23,7 +24,7 @@ from .errors import (
     UnsupportedImageError,
 )
 from .format.description import GuestDescription, parse_description
-from .format.header import HEADER_SIZE, Header, encode_header, parse_header
+from .format.header import HEADER_SIZE, UNUSED_SIZE, Header, encode_header, name_field, parse_header
 from .format.metadata import Metadata, encode_metadata, parse_metadata
 from .format.save_format import SaveFormat, oldest_libvirt
 
@@ -37,13 +38,13 @@ class ImageInfo:
     header: Header
     metadata: Metadata
     format: str
-    """libvirt's word for the format, or ``unknown (N)``."""
+    """libvirt's word for the format, ``unknown (N)``, or in an image of our own the codec's name."""
     payload_offset: int
     payload_size: int
     description: GuestDescription | None
     """What we wrote about a guest that libvirt does not manage; None for the images of libvirt's domains."""
     oldest_libvirt: str
-    """The first libvirt release that restores the format."""
+    """The first libvirt release that restores the format; empty: none does."""
 
     @property
     def needs_xml(self) -> bool:
@@ -87,11 +88,11 @@ class OpenImage:
             file_size=file_size,
             header=header,
             metadata=metadata,
-            format=format_word(header.format),
+            format=header.codec_name if header.own else format_word(header.payload_format),
             payload_offset=header.payload_offset,
             payload_size=file_size - header.payload_offset,
             description=parse_description(metadata.xml),
-            oldest_libvirt=oldest_libvirt(header.format),
+            oldest_libvirt="" if header.own else oldest_libvirt(header.payload_format),
         )
 
     def _read(self, size: int, what: str) -> bytes:
@@ -117,9 +118,11 @@ class OpenImage:
                 path=self.path,
             )
         try:
-            return codec_by_number(self.info.header.format)
-        except UnsupportedImageError as error:
-            raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from None
+            if self.info.header.own:
+                return find_codec(self.info.header.codec_name)
+            return codec_by_number(self.info.header.payload_format)
+        except (UnsupportedImageError, FormatError) as error:
+            raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from error
 
     def __enter__(self) -> Self:
         return self
@@ -153,15 +156,17 @@ class ImageWriter:
 
     def __init__(self, destination: str | Path, codec: Codec, metadata: Metadata, *, was_running: bool) -> None:
         """Raises ``DestinationError``; nothing is left behind then."""
-        self.oldest_libvirt = oldest_libvirt(_number(codec))
+        self.oldest_libvirt = "" if codec.number is None else oldest_libvirt(codec.number)
         self.needs_xml = parse_description(metadata.xml) is not None
         data, cookie_offset = encode_metadata(metadata)
         self._partial = Header(
             complete=False,
             data_size=len(data),
             was_running=was_running,
-            format=_number(codec),
+            format=codec.number or 0,
             cookie_offset=cookie_offset,
+            own=codec.number is None,
+            unused=name_field(codec.name) if codec.number is None else bytes(UNUSED_SIZE),
         )
         self.file = NewImage(Path(destination), encode_header(self._partial) + data)
 
@@ -179,12 +184,6 @@ class ImageWriter:
 
     def __exit__(self, *exc: object) -> None:
         self.file.discard()
-
-
-def _number(codec: Codec) -> int:
-    if codec.number is None:
-        raise UnsupportedImageError(f"format {codec.name} has no number in libvirt's header, so no image can carry it yet")
-    return codec.number
 
 
 def _open(path: Path) -> int:
