@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ def _add_bytes(parent: ET.Element, tag: str, text: str) -> None:
     element = ET.SubElement(parent, tag)
     if _NOT_XML.search(text):
         element.set("encoding", "base64")
-        element.text = base64.b64encode(os.fsencode(text)).decode("ascii")
+        element.text = base64.b64encode(text.encode("utf-8", "surrogateescape")).decode("ascii")
     else:
         element.text = text
 
@@ -141,6 +140,6 @@ def _text(element: ET.Element) -> str:
     if element.get("encoding") != "base64":
         return text
     try:
-        return os.fsdecode(base64.b64decode(text, validate=True))
+        return base64.b64decode(text, validate=True).decode("utf-8", "surrogateescape")
     except binascii.Error as error:
         raise CorruptImageError(f"the saved command line in the domain XML is not valid base64: {error}") from error
