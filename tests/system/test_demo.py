@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-import streamsave
 from streamsave.cancel import Cancellation
 from streamsave.codecs.registry import codecs
 from streamsave.demo import demo, machine
 from streamsave.demo.demo import HEADINGS, DemoRow, run_demo
 from streamsave.errors import Aborted, FormatError, ProcessError
+from streamsave.restore import restore
 from streamsave.units import MiB
 
 pytestmark = pytest.mark.qemu
@@ -46,13 +46,12 @@ def test_one_guest_goes_through_every_format(qemu: str) -> None:
     for earlier, later in pairwise(rows):
         assert later.counter_before >= earlier.counter_after, "the same guest, and not a new one"
     ratios = {row.format: row.ratio for row in rows}
-    assert 2.5 < ratios["gzip"] < 4
+    assert 2 < ratios["gzip"] < 4, "not what a guest's memory is like"
     assert ratios["raw"] == 1
 
 
 def test_damaged_memory_is_seen(qemu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One letter of one page, changed in an image without a checksum."""
-    restore = streamsave.restore
 
     def damage_and_restore(image: Path, **others: Any) -> object:
         data = image.read_bytes()

@@ -6,6 +6,7 @@ read: a counter that goes on over every save as if nothing had been.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from ..cancel import Cancellation
 from ..codecs.registry import codecs
 from ..errors import ProcessError
 from ..options import RestoreOptions, SaveOptions
+from ..qemu.process import QemuProcess
 from ..restore import restore
 from ..save import save
 from ..units import MiB, format_duration, format_size
@@ -160,7 +162,7 @@ class _Life:
         )
         process = restored.process
         assert process is not None, "restore() was given a command"
-        self._wait, self._end = process.wait, process.terminate
+        self._wait, self._end = process.wait, lambda: _kill(process)
         # One tick completes the look at the memory that the save interrupted, the next one is a look at all of it.
         went_on = self._console.wait_for_counter(before + 2, TICKS_S, self._cancel.check)
         return DemoRow(
@@ -175,3 +177,9 @@ class _Life:
             counter_after=self._console.counter(),
             memory_intact=went_on and self._console.seamless(),
         )
+
+
+def _kill(process: QemuProcess) -> None:
+    """End it without the line that QEMU prints about every other signal."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
