@@ -448,7 +448,7 @@ def releases_the_gil(codec: Codec) -> None:
     assert lets_others_run(lambda: decoder.decode(frame, room)), "decoding keeps the GIL"
 
 
-def lets_others_run(call: Callable[[], object]) -> bool:
+def lets_others_run(call: Callable[[], object], limit_s: float = 10) -> bool:
     """Whether another thread runs Python code while ``call`` runs; also true of calls too short (200 us) to matter.
 
     Nobody is made to give the GIL up here, so the other thread counts only if ``call`` lets go of it.
@@ -462,18 +462,21 @@ def lets_others_run(call: Callable[[], object]) -> bool:
             count += 1
             time.sleep(0.0002)
 
-    interval = sys.getswitchinterval()
     thread = threading.Thread(target=tick)
-    thread.start()
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(100)
     try:
-        for _ in range(20):
-            time.sleep(0.001)
-            before, began = count, time.perf_counter()
+        thread.start()
+        before = count
+        end = time.monotonic() + limit_s
+        shortest = 1.0
+        while time.monotonic() < end and shortest > 0.0002:
+            began = time.perf_counter()
             call()
-            if count > before or time.perf_counter() - began < 0.0002:
+            shortest = min(shortest, time.perf_counter() - began)
+            if count > before + 1:
                 return True
-        return False
+        return shortest <= 0.0002
     finally:
         sys.setswitchinterval(interval)
         stop.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from streamsave.codecs.base import Codec
 from streamsave.codecs.registry import codecs
 
-from .checks import CHECKS, decode, read_all, run_tool
+from .checks import CHECKS, decode, lets_others_run, read_all, run_tool
 from .golden import FRAMES, frame_path, golden_chunk, golden_levels, ours
 
 CODECS = list(codecs().values())
@@ -42,3 +43,8 @@ def test_stock_tool_decodes_golden_frames(codec: Codec) -> None:
 def test_every_golden_frame_has_its_codec() -> None:
     expected = {frame_path(codec, level).name for codec in ours() for level in golden_levels(codec)}
     assert {path.name for path in FRAMES.glob("*.frame")} == expected
+
+
+def test_the_check_of_the_gil_can_fail() -> None:
+    assert not lets_others_run(lambda: sum(range(100_000)), limit_s=0.2)
+    assert lets_others_run(lambda: time.sleep(0.01))

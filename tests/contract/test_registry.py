@@ -57,7 +57,9 @@ def test_a_codec_is_found_by_name_and_by_number() -> None:
 
 @pytest.mark.parametrize("name", ["xz", "lzop", "sparse"])
 def test_libvirts_other_formats_are_not_supported_yet(name: str) -> None:
-    with pytest.raises(FormatError, match=f"format {name} .*not support yet: choose one of raw, gzip, bzip2, zstd") as caught:
+    with pytest.raises(
+        FormatError, match=f"format {name} .*not support yet: choose one of raw, gzip, bzip2, zstd"
+    ) as caught:
         registry.find_codec(name)
     assert caught.value.name == name
     assert caught.value.known[:4] == ("raw", "gzip", "bzip2", "zstd")
@@ -65,7 +67,7 @@ def test_libvirts_other_formats_are_not_supported_yet(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "ZSTD", "zst", "gzip ", "base", "registry", "../raw"])
 def test_an_unknown_word_is_told_from_those(name: str) -> None:
-    with pytest.raises(FormatError, match="there is no format .*choose one of raw, gzip, bzip2, zstd") as caught:
+    with pytest.raises(FormatError, match=r"there is no format .*choose one of raw, gzip, bzip2, zstd") as caught:
         registry.find_codec(name)
     assert caught.value.name == name
 
@@ -131,7 +133,9 @@ def test_a_broken_package_matters_only_to_its_own_format(tmp_path: Path) -> None
     assert told["names"] == ["raw", "gzip", "bzip2", "zstd", "first", "instance", "xz"]
     assert told["zstd"] == told["number 5"] == "streamsave.codecs.zstd"
     assert told["xz"] == "streamsave_xz"
-    assert told["absent"].startswith("FormatError: format absent of bad (no_such_module:Codec) does not load: ModuleNotFound")
+    assert told["absent"].startswith(
+        "FormatError: format absent of bad (no_such_module:Codec) does not load: ModuleNotFound"
+    )
     assert told["absent"].endswith("choose one of raw, gzip, bzip2, zstd, first, instance, xz <- ModuleNotFoundError")
     assert "does not load: OSError: no hardware" in told["silent"]
     assert "is not a streamsave codec" in told["path"]
@@ -150,5 +154,3 @@ def test_finding_one_of_ours_costs_no_search_and_no_library() -> None:
         "print(*{'importlib.metadata', 'zstandard', 'isal', 'deflate', 'bz2', '_bz2', 'lzma'} & {*sys.modules})",
     )
     assert loaded.split() == []
-
-

@@ -7,7 +7,6 @@ stream before it: the end's magic and a checksum, shifted by up to seven bits.
 
 from __future__ import annotations
 
-import bz2
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -62,20 +61,28 @@ class Bzip2Encoder:
     """One compressor per chunk: the library cannot start one again."""
 
     def __init__(self, level: int) -> None:
+        from bz2 import BZ2Compressor
+
+        self._new_compressor = BZ2Compressor
         self._level = level
 
     def encode(self, chunk: memoryview) -> Sequence[Buffer]:
         """One stream."""
-        compressor = bz2.BZ2Compressor(self._level)
+        compressor = self._new_compressor(self._level)
         return [compressor.compress(chunk), compressor.flush()]
 
 
 class Bzip2Decoder:
     """One decompressor per frame: the library cannot start one again."""
 
+    def __init__(self) -> None:
+        from bz2 import BZ2Decompressor
+
+        self._new_decompressor = BZ2Decompressor
+
     def decode(self, frame: memoryview, room: memoryview) -> Buffer:
         """The chunk, in new memory; see ``Decoder``."""
-        decompressor = bz2.BZ2Decompressor()
+        decompressor = self._new_decompressor()
         try:
             chunk = decompressor.decompress(frame, len(room) + 1)
         except OSError as error:
@@ -93,6 +100,9 @@ class Bzip2Splitter:
     """Searches for the start of the next stream."""
 
     def __init__(self, chunk_size: int, frame_bound: int) -> None:
+        from bz2 import BZ2Decompressor
+
+        self._new_decompressor = BZ2Decompressor
         self._chunk_size = chunk_size
         self._frame_bound = frame_bound
         self._searched = 0
@@ -131,7 +141,7 @@ class Bzip2Splitter:
     def _check_chunk_size(self, frame: memoryview) -> None:
         """Decode the first stream: one that another program wrote may hold any number of bytes, and no header tells."""
         try:
-            chunk = bz2.BZ2Decompressor().decompress(frame, self._chunk_size + 1)
+            chunk = self._new_decompressor().decompress(frame, self._chunk_size + 1)
         except OSError:
             return  # the decoder says it better
         if len(chunk) > self._chunk_size:
@@ -145,7 +155,9 @@ class Bzip2Reader(MemberReader):
     """
 
     def __init__(self, read: ReadBytes) -> None:
-        super().__init__(read, bz2.BZ2Decompressor, (OSError,))
+        from bz2 import BZ2Decompressor
+
+        super().__init__(read, BZ2Decompressor, (OSError,))
 
     def _next_starts(self) -> bool:
         head = self._peek(4)[:4]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal, cast
 
 from ..types import Buffer
+from ..units import KiB
 from .base import Codec, DecodeError, NotFramed, ReadBytes, TruncatedError
 from .members import MemberDecoder, MemberReader
 
@@ -46,6 +47,8 @@ _HEADER_SIZE: Final = len(_PREFIX) + _SIZES.size
 _TRAILER: Final = struct.Struct("<II")
 _SMALLEST: Final = _HEADER_SIZE + 2 + _TRAILER.size
 _WORST_BLOCK: Final = 512
+_HEADERS_BOUND: Final = 128 * KiB
+"""Any gzip header that makes sense: 64 KiB of extra fields, a name, a comment."""
 
 
 class Gzip(Codec):
@@ -115,7 +118,7 @@ class GzipDecoder:
         """The chunk, in new memory; see ``Decoder``.
 
         libdeflate checks the trailer that follows the deflate data, wherever these end; that the same trailer ends the frame
-        is checked here, so that nothing stands between or behind.
+        is checked here, so that no accident leaves anything between or behind.
         """
         if len(frame) < _SMALLEST:
             raise TruncatedError(f"{len(frame)} bytes are too few for a gzip member")
@@ -175,7 +178,8 @@ class GzipReader(MemberReader):
         super().__init__(read, new_decoder, errors)
 
     def _next_starts(self) -> bool:
-        head = self._peek(2)[:2]
+        # The whole header: ISA-L's binding (1.9.1) goes wrong where a name or comment is cut in two.
+        head = self._peek(_HEADERS_BOUND)[:2]
         if head == Gzip.magic:
             return True
         if head[:1] == b"\0":

@@ -70,10 +70,12 @@ def codec_by_number(number: int) -> Codec:
         UnsupportedImageError: there is none here; the message names the format where libvirt has one of that number.
 
     """
-    for found in (map(_own, _OURS), _outside()[0].values()):
-        for codec in found:
-            if codec.number == number:
-                return codec
+    for name in _OURS:
+        if _own(name).number == number:
+            return _own(name)
+    for codec in _outside()[0].values():
+        if codec.number == number:
+            return codec
     try:
         word = SaveFormat(number).word
     except ValueError:
