@@ -242,7 +242,6 @@ class Monitor:
         client.events.event_filter = self._keep
         self._news = asyncio.Event()
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _loop, _context: None)  # exceptions that nobody fetched: of tasks given up
         with self._lock:
             self._session_task = asyncio.current_task()
             self._loop = loop
