@@ -18,7 +18,6 @@ from streamsave.units import MiB
 
 from .qmp import Qmp
 
-
 ACCEPTS = "00010000"
 """The flag of a listening socket in /proc/net/unix (``__SO_ACCEPTCON``)."""
 

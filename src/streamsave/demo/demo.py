@@ -25,7 +25,7 @@ from ..units import MiB, format_duration, format_size
 from .console import Console
 from .machine import QEMU, Accelerator, Machine, end_process, find_qemu, probe_accelerator
 
-MEMORY_SIZE: Final = 128 * MiB
+MEMORY_SIZE: Final = 64 * MiB
 
 BOOT_S: Final = 60.0
 TICKS_S: Final = 60.0

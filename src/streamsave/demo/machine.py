@@ -36,7 +36,7 @@ class Machine:
     console: Path
     monitor: Path
     accelerator: Accelerator = "tcg"
-    memory_size: int = 128 * MiB
+    memory_size: int = 64 * MiB
     qemu: str = QEMU
     machine: str = "pc"
     name: str = "streamsave-demo"
