@@ -1,13 +1,15 @@
-/* See scan.h, and streamsave/format/migration.py for what each step means: the names are the same, in the same order. */
+/* See scan.h, and streamsave/format/scanner.py for what each step means: the names are the same, in the same order. */
 #include "scan.h"
 
 #include <string.h>
 
-enum phase { MAGIC, STRUCTURE, OPAQUE, ENDED, DESCRIPTION, COMPLETE, FOREIGN };
+enum phase { MAGIC, STRUCTURE, ENDED, OPAQUE, FOREIGN };
+
+enum footers { UNKNOWN, PRESENT, ABSENT };
 
 enum section {
     SECTION_END = 0, SECTION_START = 1, SECTION_PART = 2, SECTION_LAST = 3, SECTION_FULL = 4,
-    SUBSECTION = 5, DESCRIPTION_MARK = 6, CONFIGURATION = 7, COMMAND = 8, FOOTER = 0x7e
+    SUBSECTION = 5, DESCRIPTION = 6, CONFIGURATION = 7, COMMAND = 8, FOOTER = 0x7e
 };
 
 enum flag {
@@ -16,9 +18,9 @@ enum flag {
 };
 
 enum step {
-    STEP_MAGIC, STEP_TOP, STEP_DESCRIPTION_SIZE, STEP_MACHINE_SIZE, STEP_MACHINE, STEP_SUBSECTION_NAME_SIZE,
+    STEP_MAGIC, STEP_TOP, STEP_AFTER_END, STEP_DESCRIPTION_SIZE, STEP_MACHINE_SIZE, STEP_MACHINE, STEP_SUBSECTION_NAME_SIZE,
     STEP_SUBSECTION, STEP_CAPABILITY_COUNT, STEP_CAPABILITY, STEP_PAGE_BITS, STEP_SECTION_NAME_SIZE, STEP_SECTION_NAME,
-    STEP_PART, STEP_FOOTER, STEP_COMMAND, STEP_WORD, STEP_BLOCK_NAME_SIZE, STEP_BLOCK, STEP_PAGE_NAME_SIZE, STEP_BODY,
+    STEP_PART, STEP_AFTER_RAM_SECTION, STEP_FOOTER, STEP_COMMAND, STEP_WORD, STEP_BLOCK_NAME_SIZE, STEP_BLOCK, STEP_PAGE_NAME_SIZE, STEP_BODY,
     STEP_PACKED_SIZE
 };
 
@@ -54,19 +56,10 @@ static void give_up(ss_scanner *s)
 
 static void top(ss_scanner *s, uint8_t kind)
 {
-    if (s->phase == ENDED) {
-        if (kind == DESCRIPTION_MARK) {
-            s->phase = DESCRIPTION;
-            ask(s, 4, STEP_DESCRIPTION_SIZE);
-        } else {
-            s->phase = FOREIGN;
-        }
-        return;
-    }
     s->section_start = s->size - 1;
-    if (kind == SECTION_END) {
+    if (kind == SECTION_END && s->ram_end >= 0) {
         s->phase = ENDED;
-        ask(s, 1, STEP_TOP);
+        ask(s, 1, STEP_AFTER_END);
     } else if (kind == CONFIGURATION && s->size == 9) {
         ask(s, 4, STEP_MACHINE_SIZE);
     } else if (kind == SUBSECTION && s->ram_offset < 0) {
@@ -76,15 +69,35 @@ static void top(ss_scanner *s, uint8_t kind)
     } else if ((kind == SECTION_PART || kind == SECTION_LAST) && s->ram_id >= 0) {
         s->last_section = kind == SECTION_LAST;
         ask(s, 4, STEP_PART);
-    } else if (kind == FOOTER && s->ram_id >= 0) {
-        ask(s, 4, STEP_FOOTER);
     } else if (kind == COMMAND) {
         ask(s, 4, STEP_COMMAND);
     } else {
-        if (kind == SECTION_FULL)
+        if (kind == SECTION_FULL && s->ram_end >= 0)
             s->device_offset = (int64_t)s->section_start;
         give_up(s);
     }
+}
+
+static void after_end(ss_scanner *s, uint8_t kind)
+{
+    if (kind == DESCRIPTION) {
+        s->phase = STRUCTURE;
+        ask(s, 4, STEP_DESCRIPTION_SIZE);
+    } else {
+        give_up(s);
+    }
+}
+
+static void after_ram_section(ss_scanner *s, uint8_t kind)
+{
+    if (s->footers == UNKNOWN)
+        s->footers = kind == FOOTER ? PRESENT : ABSENT;
+    if (s->footers == ABSENT)
+        top(s, kind);
+    else if (kind == FOOTER)
+        ask(s, 4, STEP_FOOTER);
+    else
+        give_up(s);
 }
 
 static void subsection(ss_scanner *s, const uint8_t *data, uint32_t size)
@@ -143,7 +156,7 @@ static void word(ss_scanner *s, uint64_t value)
     if (flags == FLAG_EOS) {
         if (s->last_section)
             s->ram_end = (int64_t)s->size;
-        ask(s, 1, STEP_TOP);
+        ask(s, 1, STEP_AFTER_RAM_SECTION);
     } else if (flags == FLAG_FLUSH) {
         ask(s, 8, STEP_WORD);
     } else if (flags == FLAG_MEM_SIZE) {
@@ -184,12 +197,13 @@ static void step(ss_scanner *s, const uint8_t *data, uint32_t size)
     case STEP_TOP:
         top(s, data[0]);
         break;
+    case STEP_AFTER_END:
+        after_end(s, data[0]);
+        break;
     case STEP_DESCRIPTION_SIZE:
         s->description_offset = (int64_t)s->size;
-        s->skip = be32(data);
-        ask(s, 1, STEP_TOP);
-        if (s->skip == 0)
-            s->phase = COMPLETE;
+        s->description_end = s->description_offset + be32(data);
+        give_up(s);
         break;
     case STEP_MACHINE_SIZE:
         if (be32(data) > SS_MAX_NAME)
@@ -232,10 +246,8 @@ static void step(ss_scanner *s, const uint8_t *data, uint32_t size)
     case STEP_SECTION_NAME:
         if (is(data, size - 8, "ram")) {
             s->ram_offset = (int64_t)s->section_start;
-            s->last_section = 0;
             ask(s, 8, STEP_WORD);
         } else {
-            s->ram_id = -1;
             give_up(s);
         }
         break;
@@ -244,6 +256,9 @@ static void step(ss_scanner *s, const uint8_t *data, uint32_t size)
             ask(s, 8, STEP_WORD);
         else
             give_up(s);
+        break;
+    case STEP_AFTER_RAM_SECTION:
+        after_ram_section(s, data[0]);
         break;
     case STEP_FOOTER:
         if (be32(data) == (uint64_t)s->ram_id)
@@ -259,7 +274,10 @@ static void step(ss_scanner *s, const uint8_t *data, uint32_t size)
         word(s, be64(data));
         break;
     case STEP_BLOCK_NAME_SIZE:
-        ask(s, data[0] + 8u, STEP_BLOCK);
+        if (data[0] > 0)
+            ask(s, data[0] + 8u, STEP_BLOCK);
+        else
+            give_up(s);
         break;
     case STEP_BLOCK:
         block(s, data, size);
@@ -277,31 +295,37 @@ static void step(ss_scanner *s, const uint8_t *data, uint32_t size)
     }
 }
 
-/* Footer 7e 00 00 i i, end mark 00, description 06 and its length; or footer and end mark alone. */
+/* What announces a description, the newest byte lowest: 7e 00 00 i i 00 06 n n n n, or without footers 00 06 n n n n 7b. */
+static int is_mark(int footed, uint64_t old, uint64_t recent)
+{
+    if (footed)
+        return (recent >> 32 & 0xffff) == 0x0006 && (old & 0xffffff) == 0x7e0000;
+    return (recent >> 40 & 0xffff) == 0x0006 && (recent & 0xff) == 0x7b;
+}
+
 static void search(ss_scanner *s, const uint8_t *data, size_t n)
 {
+    const int footed = s->footers != ABSENT;
     uint64_t old = s->old, recent = s->recent;
     for (size_t i = 0; i < n; i++) {
         old = old << 8 | recent >> 56;
         recent = recent << 8 | data[i];
-        if ((recent >> 32 & 0xffff) == 0x0006 && (old & 0xffffff) == 0x7e0000 && s->opaque_size + i + 1 >= 11) {
-            s->has_candidate = 1;
-            s->description_offset = (int64_t)(s->size + i + 1);
-            s->candidate_end = s->size + i + 1 + (recent & 0xffffffff);
+        if (is_mark(footed, old, recent)) {
+            s->description_offset = (int64_t)(s->size + i + footed); /* without footers, the mark has its first byte */
+            s->description_end = s->description_offset + (uint32_t)(footed ? recent : recent >> 8);
         }
     }
     s->old = old;
     s->recent = recent;
-    s->size += n;
-    s->opaque_size += n;
-    s->footer_and_end = s->opaque_size >= 6 && (recent >> 24 & 0xffffff) == 0x7e0000 && (recent & 0xff) == 0;
+    s->end_mark = (recent & 0xff) == SECTION_END && (!footed || (recent >> 24 & 0xffffff) == 0x7e0000);
 }
 
 void ss_scan_init(ss_scanner *s)
 {
     memset(s, 0, sizeof *s);
-    s->ram_offset = s->ram_end = s->device_offset = s->description_offset = s->ram_id = -1;
+    s->ram_offset = s->ram_end = s->device_offset = s->description_offset = s->description_end = s->ram_id = -1;
     s->page_size = 4096;
+    s->old = s->recent = UINT64_MAX; /* begins no mark */
     s->need = 8;
     s->next = STEP_MAGIC;
 }
@@ -311,12 +335,9 @@ void ss_scan_feed(ss_scanner *s, const uint8_t *data, size_t n)
     const uint8_t *end = data + n;
     while (data < end) {
         size_t left = (size_t)(end - data);
-        if (s->phase == OPAQUE) {
-            search(s, data, left);
-            return;
-        }
-        if (s->phase == COMPLETE || s->phase == FOREIGN) {
-            s->phase = FOREIGN;
+        if (s->phase == OPAQUE || s->phase == FOREIGN) {
+            if (s->phase == OPAQUE)
+                search(s, data, left);
             s->size += left;
             return;
         }
@@ -325,8 +346,6 @@ void ss_scan_feed(ss_scanner *s, const uint8_t *data, size_t n)
             s->skip -= taken;
             s->size += taken;
             data += taken;
-            if (s->skip == 0 && s->phase == DESCRIPTION)
-                s->phase = COMPLETE;
         } else if (s->held_size == 0 && left >= s->need) { /* the usual case: without a copy */
             uint32_t need = s->need;
             s->size += need;

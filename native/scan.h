@@ -1,4 +1,4 @@
-/* The scanner of QEMU's migration stream; the twin of streamsave/format/migration.py, which tells the story.
+/* The scanner of QEMU's migration stream; the twin of streamsave/format/scanner.py, which tells the story.
  *
  * A plain struct that the caller owns: nothing is allocated, nothing is looked back at, and every array has its bound here.
  */
@@ -20,21 +20,19 @@ typedef struct {
 typedef struct {
     /* what was found; offsets are -1 until then */
     uint64_t size;
-    int64_t ram_offset, ram_end, device_offset, description_offset;
-    uint64_t candidate_end;
+    int64_t ram_offset, ram_end, device_offset, description_offset, description_end;
     uint64_t page_count, zero_page_count, ram_size;
     uint32_t page_size, block_count, machine_size;
-    int32_t phase, has_candidate, footer_and_end;
+    int32_t phase, end_mark;
     ss_block blocks[SS_MAX_BLOCKS];
     uint8_t machine[SS_MAX_NAME];
     /* where it stands */
     uint64_t skip, ram_left, section_start;
     uint64_t old, recent; /* the last 16 bytes of the opaque part, the newest lowest */
-    uint64_t opaque_size;
     int64_t ram_id;
     uint32_t capabilities_left, need, held_size;
-    int32_t next, record, last_section;
-    uint8_t held[SS_MAX_NAME + 9];
+    int32_t next, record, last_section, footers;
+    uint8_t held[SS_MAX_NAME + 8]; /* the most that a step asks for: a name and eight bytes */
 } ss_scanner;
 
 void ss_scan_init(ss_scanner *s);

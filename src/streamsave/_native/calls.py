@@ -10,7 +10,7 @@ from . import ffi, lib
 
 
 class StreamScanner:
-    """The scanner in C; see ``format.migration.StreamScanner``, with which it agrees bit for bit.
+    """The scanner in C; see ``format.scanner.StreamScanner``, with which it agrees bit for bit.
 
     One thread feeds; any thread may look at the counters.
     """
@@ -56,8 +56,8 @@ class StreamScanner:
                 page_count=s.page_count,
                 zero_page_count=s.zero_page_count,
                 description_offset=s.description_offset,
-                candidate_end=s.candidate_end if s.has_candidate else -1,
-                footer_and_end=bool(s.footer_and_end),
+                description_end=s.description_end,
+                end_mark=bool(s.end_mark),
             )
         )
 

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from ..errors import CorruptImageError
-from ..units import KiB
+from ..units import KiB, MiB
 
 NAMESPACE: Final = "urn:streamsave:guest:1"
-_GUEST: Final = f"{{{NAMESPACE}}}guest"
-_ARGUMENT: Final = f"{{{NAMESPACE}}}argument"
-_FOLDER: Final = f"{{{NAMESPACE}}}working-directory"
+_PREFIX: Final = "streamsave"
+_GUEST, _ARGUMENT, _FOLDER = "guest", "argument", "working-directory"
+_NAMESPACES: Final = {_PREFIX: NAMESPACE}
+
+MAX_XML: Final = 4 * MiB
+"""Characters of an XML that is read. A tree takes many times its text's memory, and Linux limits command lines to 2 MiB."""
+
 _NOT_XML: Final = re.compile("[^\t -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot carry, and the line ends, which a parser would change."""
 
@@ -40,7 +44,7 @@ class GuestDescription:
     name: str
     uuid: str
     memory_size: int
-    """Bytes."""
+    """Bytes; the XML has KiB."""
     vcpu_count: int
     machine: str
     """The versioned machine type, such as ``pc-q35-7.2``."""
@@ -51,19 +55,21 @@ class GuestDescription:
 
 
 def encode_description(guest: GuestDescription) -> str:
-    """The XML of ``guest``, well-formed whatever its strings hold."""
-    ET.register_namespace("streamsave", NAMESPACE)
-    domain = ET.Element("domain", type=guest.accelerator)
-    _add(domain, "name", _NOT_XML.sub("?", guest.name))
+    """The XML of ``guest``, well-formed whatever its strings hold.
+
+    The command survives as it is; in the other strings, characters that XML cannot carry become question marks.
+    """
+    domain = ET.Element("domain", type=_plain(guest.accelerator))
+    _add(domain, "name", guest.name)
     _add(domain, "uuid", guest.uuid)
-    ours = ET.SubElement(ET.SubElement(domain, "metadata"), _GUEST)
+    ours = ET.SubElement(ET.SubElement(domain, "metadata"), f"{_PREFIX}:{_GUEST}", {f"xmlns:{_PREFIX}": NAMESPACE})
     if guest.command is not None:
         for argument in guest.command.arguments:
-            _add_bytes(ours, _ARGUMENT, argument)
-        _add_bytes(ours, _FOLDER, guest.command.working_directory)
+            _add_exact(ours, _ARGUMENT, argument)
+        _add_exact(ours, _FOLDER, guest.command.working_directory)
     _add(domain, "memory", str(guest.memory_size // KiB), unit="KiB")
     _add(domain, "vcpu", str(guest.vcpu_count))
-    _add(ET.SubElement(domain, "os"), "type", "hvm", arch=guest.arch, machine=guest.machine)
+    _add(ET.SubElement(domain, "os"), "type", "hvm", arch=_plain(guest.arch), machine=_plain(guest.machine))
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode") + "\n"
 
@@ -72,7 +78,7 @@ def parse_description(xml: str) -> GuestDescription | None:
     """The guest that ``xml`` describes; None if it is not ours, or says nothing that we understand."""
     try:
         domain = _parse(xml)
-        ours = domain.find(f"metadata/{_GUEST}")
+        ours = _find_ours(domain)
         if ours is None:
             return None
         os_type = domain.find("os/type")
@@ -94,9 +100,10 @@ def parse_saved_command(xml: str) -> SavedCommand | None:
     """The command line in ``xml``; None: there is none.
 
     Raises:
-        CorruptImageError: not well-formed, or with a document type, which no domain XML has.
+        CorruptImageError: not well-formed, larger than ``MAX_XML``, or with a document type, which no domain XML has.
+
     """
-    ours = _parse(xml).find(f"metadata/{_GUEST}")
+    ours = _find_ours(_parse(xml))
     return None if ours is None else _command(ours)
 
 
@@ -109,25 +116,36 @@ class _NoDoctype(ET.TreeBuilder):
 
 
 def _parse(xml: str) -> ET.Element:
+    if len(xml) > MAX_XML:
+        raise CorruptImageError(f"the domain XML has {len(xml)} characters; {MAX_XML} are the most that is read")
     try:
-        return ET.fromstring(xml.encode("utf-8", "surrogateescape"), ET.XMLParser(target=_NoDoctype()))
-    except ET.ParseError as error:
+        data = xml.encode("utf-8", "surrogateescape")
+        return ET.fromstring(data, ET.XMLParser(target=_NoDoctype(), encoding="utf-8"))
+    except (ET.ParseError, UnicodeEncodeError) as error:
         raise CorruptImageError(f"the domain XML is not well-formed: {error}") from error
 
 
+def _find_ours(domain: ET.Element) -> ET.Element | None:
+    return domain.find(f"metadata/{_PREFIX}:{_GUEST}", _NAMESPACES)
+
+
 def _command(ours: ET.Element) -> SavedCommand | None:
-    arguments = tuple(_text(element) for element in ours.findall(_ARGUMENT))
-    folder = ours.find(_FOLDER)
-    return SavedCommand(arguments, _text(folder)) if arguments and folder is not None else None
+    arguments = tuple(_exact(element) for element in ours.findall(f"{_PREFIX}:{_ARGUMENT}", _NAMESPACES))
+    folder = ours.find(f"{_PREFIX}:{_FOLDER}", _NAMESPACES)
+    return SavedCommand(arguments, _exact(folder)) if arguments and folder is not None else None
+
+
+def _plain(text: str) -> str:
+    return _NOT_XML.sub("?", text)
 
 
 def _add(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
-    ET.SubElement(parent, tag, attributes).text = text
+    ET.SubElement(parent, tag, attributes).text = _plain(text)
 
 
-def _add_bytes(parent: ET.Element, tag: str, text: str) -> None:
+def _add_exact(parent: ET.Element, tag: str, text: str) -> None:
     """``text``, or its bytes in base64 where XML cannot carry it."""
-    element = ET.SubElement(parent, tag)
+    element = ET.SubElement(parent, f"{_PREFIX}:{tag}")
     if _NOT_XML.search(text):
         element.set("encoding", "base64")
         element.text = base64.b64encode(text.encode("utf-8", "surrogateescape")).decode("ascii")
@@ -135,11 +153,11 @@ def _add_bytes(parent: ET.Element, tag: str, text: str) -> None:
         element.text = text
 
 
-def _text(element: ET.Element) -> str:
+def _exact(element: ET.Element) -> str:
     text = element.text or ""
     if element.get("encoding") != "base64":
         return text
     try:
         return base64.b64decode(text, validate=True).decode("utf-8", "surrogateescape")
-    except binascii.Error as error:
+    except (binascii.Error, ValueError) as error:
         raise CorruptImageError(f"the saved command line in the domain XML is not valid base64: {error}") from error

@@ -93,7 +93,16 @@ def name_field(codec_name: str) -> bytes:
 
 
 def encode_header(header: Header) -> bytes:
-    """The 92 bytes of ``header``."""
+    """The 92 bytes of ``header``.
+
+    Raises:
+        ValueError: ``unused`` is not of 56 bytes, or a number does not fit 32 bits.
+
+    """
+    if len(header.unused) != UNUSED_SIZE:
+        raise ValueError(f"the unused part of a header has {UNUSED_SIZE} bytes, not {len(header.unused)}")
+    if not all(0 <= number < 1 << 32 for number in (header.data_size, header.format, header.cookie_offset, header.version)):
+        raise ValueError(f"a number in {header} does not fit 32 bits")
     magic = next(magic for magic, flags in _MAGICS.items() if flags == (header.complete, header.own))
     return _STRUCTS[header.byte_order].pack(
         magic,

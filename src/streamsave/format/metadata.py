@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import CorruptImageError
+from ..errors import CorruptImageError, UsageError
 from ..types import Buffer
 from ..units import KiB
-from .header import HEADER_SIZE
+from .header import HEADER_SIZE, MAX_DATA_SIZE
 
 PADDING: Final = 64 * KiB
 ALIGNMENT: Final = 4096
@@ -30,7 +30,8 @@ def encode_metadata(metadata: Metadata) -> tuple[bytes, int]:
     """The data section of ``metadata``, and the offset of the cookie in it (0: there is none).
 
     Raises:
-        ValueError: a NUL character in one of the texts.
+        UsageError: a text that holds NUL or what is no character, or more text than a reader accepts.
+
     """
     data = _text(metadata.xml)
     cookie_offset = 0
@@ -39,6 +40,8 @@ def encode_metadata(metadata: Metadata) -> tuple[bytes, int]:
         data += _text(metadata.cookie)
     payload_offset = HEADER_SIZE + len(data) + PADDING
     payload_offset += -payload_offset % ALIGNMENT
+    if payload_offset - HEADER_SIZE > MAX_DATA_SIZE:
+        raise UsageError(f"the domain XML and cookie have {len(data)} bytes, more than an image's metadata may have")
     return data.ljust(payload_offset - HEADER_SIZE, b"\0"), cookie_offset
 
 
@@ -46,23 +49,31 @@ def parse_metadata(data: Buffer, cookie_offset: int) -> Metadata:
     """The texts in a data section. Bytes that are no UTF-8 are kept as surrogates.
 
     Raises:
-        CorruptImageError: a text without an end, or a cookie inside the XML.
+        CorruptImageError: a text without an end, or a cookie inside the XML. Its ``offset`` is that of the text in the file.
+
     """
     data = bytes(data)
     xml_end = data.find(b"\0", 0, cookie_offset or len(data))
     if xml_end < 0:
-        raise CorruptImageError("failed to read domain XML: it has no end; the header or the metadata is damaged")
+        raise CorruptImageError(
+            "failed to read domain XML: it has no end; the header or the metadata is damaged", offset=HEADER_SIZE
+        )
     xml = data[:xml_end].decode("utf-8", "surrogateescape")
     if not cookie_offset:
         return Metadata(xml)
     cookie_end = data.find(b"\0", cookie_offset)
     if cookie_end < 0:
-        raise CorruptImageError("failed to read cookie: it has no end; the header or the metadata is damaged")
+        raise CorruptImageError(
+            "failed to read cookie: it has no end; the header or the metadata is damaged", offset=HEADER_SIZE + cookie_offset
+        )
     return Metadata(xml, data[cookie_offset:cookie_end].decode("utf-8", "surrogateescape"))
 
 
 def _text(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape")
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"a text for the metadata cannot be written as UTF-8: {error}") from error
     if b"\0" in data:
-        raise ValueError("a text in the metadata cannot hold a NUL character")
+        raise UsageError("a text for the metadata holds a NUL character, which would end it")
     return data + b"\0"

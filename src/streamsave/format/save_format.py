@@ -1,6 +1,7 @@
 """libvirt's numbers for the formats of a payload, and since when libvirt restores them.
 
-Source: libvirt ``src/qemu/qemu_saveimage.h`` (``virQEMUSaveFormat``) and its release notes.
+Source: libvirt ``src/qemu/qemu_saveimage.h`` (``virQEMUSaveFormat``) and its release notes. Header version 2 and the formats
+up to lzop came with 0.7.1 (2009), whose restore mixes up raw and compressed images: 0.7.2 is the first that restores either.
 """
 
 from __future__ import annotations
