@@ -5,7 +5,7 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format guest bench clean
+.PHONY: help demo test soak lint format guest bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ demo: ## carry a tiny guest through every format, and show a table
 test: ## run all tests; ARGS are pytest's, as in: make test ARGS="tests/unit -x"
 	@scripts/bootstrap test
 	$(BIN)/pytest $(ARGS)
+
+soak: ## save and restore a Linux guest ten times in a row in every format
+	@scripts/bootstrap test
+	$(BIN)/pytest -m soak $(ARGS)
 
 lint: ## ruff and mypy
 	@scripts/bootstrap test

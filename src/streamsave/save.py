@@ -186,6 +186,8 @@ class _GuestSave:
         assert self._inflow is not None, "run() got here only through _stream()"
         if self._options.then == "resume" and self._guest.was_running:
             self._warnings.append("the guest runs on: the image fits its disks only as they were at the save")
+        elif self._options.then != "quit":
+            self._warnings.append("the guest is left in QEMU's state postmigrate: send cont before it is to be saved again")
         return self._inflow.report(
             self._clock,
             was_running=self._guest.was_running,
