@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from ._native.calls import StreamScanner
 from .cancel import Cancellation
@@ -27,6 +29,8 @@ from .types import ProgressCallback, Sink
 
 OUTCOME_TIMEOUT_S = 60.0
 """How long after the last byte of the stream QEMU may take to say that it loaded it."""
+LAST_WORDS_S = 2.0
+"""How long a QEMU that refuses a stream may take to end; what it said is complete then."""
 
 
 def restore(
@@ -58,10 +62,12 @@ def restore(
     with OpenImage(image) as opened:
         codec = opened.codec()
         if monitor is not None:
-            return _GuestRestore(opened, codec, options, clock, None).run(monitor, progress, cancel)
-        process = QemuProcess(command or ())
+            with Monitor(monitor) as qmp:
+                return _GuestRestore(opened, codec, options, clock, None).run(qmp, progress, cancel)
+        process = QemuProcess(command or (), cancel=cancel)
         try:
-            return _GuestRestore(opened, codec, options, clock, process).run(process.monitor_socket, progress, cancel)
+            with process.open_monitor() as qmp:
+                return _GuestRestore(opened, codec, options, clock, process).run(qmp, progress, cancel)
         except BaseException:
             process.terminate()
             raise
@@ -78,68 +84,65 @@ class _GuestRestore:
         self._options = options
         self._clock = clock
         self._process = process
-        self._outflow: _Outflow | None = None
 
-    def run(
-        self, monitor: str | Path | socket.socket, progress: ProgressCallback | None, cancel: Cancellation
-    ) -> RestoreReport:
+    def run(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> RestoreReport:
         """All of it."""
-        try:
-            with Monitor(monitor) as qmp, cancel.waking(qmp.interrupt):
-                cancel.check()
-                settings = MigrationSettings(qmp)
+        with cancel.waking(qmp.interrupt):
+            cancel.check()
+            settings = MigrationSettings(qmp)
+            try:
                 settings.neutralise()
-                self._stream(qmp, progress, cancel)
-                settings.restore()
-                running = self._wants_running()
-                if running:
-                    qmp.execute("cont")
-                self._clock.end("resume" if running else "pause")
-        except (MonitorError, IncomingError, DestinationError) as error:
-            self._explain(error)
-            raise
-        return self._report(running)
+                outflow = self._stream(qmp, progress, cancel)
+            except BaseException:
+                with qmp.uninterrupted(), suppress(MonitorError):  # QEMU may be gone; the error under way says why
+                    settings.restore()
+                raise
+            settings.restore()
+            running = self._wants_running()
+            if running:
+                qmp.execute("cont")
+            self._clock.end("resume" if running else "pause")
+        return outflow.report(self._clock, running=running, process=self._process)
 
-    def _stream(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+    def _stream(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> _Outflow:
         """The whole stream into QEMU; returns only if QEMU says that it loaded it."""
         sink = SocketSink(start_incoming(qmp, self._options.transport))
+        outflow = _Outflow(self._image, self._codec, sink, self._options.thread_count)
+        self._clock.end("prepare")
         try:
-            self._outflow = _Outflow(self._image, self._codec, sink, self._options.thread_count)
-            self._clock.end("prepare")
-            self._outflow.run(progress, cancel)
-        except BaseException as error:
-            if self._outflow:
-                self._outflow.pipeline.fail(error)
-                self._outflow.pipeline.join()
-            raise
-        finally:
-            sink.close()  # for QEMU: the end of the stream
-        wait_incoming(qmp, OUTCOME_TIMEOUT_S)
-        cancel.check()
+            try:
+                outflow.run(progress, cancel)
+            except BaseException as error:
+                outflow.pipeline.fail(error)
+                outflow.pipeline.join()
+                raise
+            finally:
+                sink.close()  # for QEMU: the end of the stream
+            wait_incoming(qmp, OUTCOME_TIMEOUT_S)
+            cancel.check()
+        except (MonitorError, IncomingError, DestinationError) as error:
+            self._explain(outflow, error)
         self._clock.end(STREAM)
+        return outflow
 
     def _wants_running(self) -> bool:
         if self._options.state is None:
             return self._image.info.header.was_running
         return self._options.state == "running"
 
-    def _explain(self, error: Exception) -> None:
+    def _explain(self, outflow: _Outflow, error: Exception) -> NoReturn:
         """A broken socket or monitor is what we see of QEMU's trouble: raise what it was, as far as anyone tells."""
-        if self._outflow is None:
-            return
-        self._outflow.check_end_after(error)
-        machine = self._outflow.scanner.map().machine
-        message = f"QEMU did not load the stream of a machine {machine or 'unknown'} from {self._image.path}: "
-        said = self._process.stderr_tail().strip() if self._process else ""
-        if said:
-            raise IncomingError(message + f"it says: {said}", stderr=said) from error
+        outflow.check_end_after(error)
+        said = ""
+        if self._process is not None and self._process.wait(LAST_WORDS_S) is not None:
+            said = self._process.stderr_tail().strip()
+        machine = outflow.scanner.map().machine or "unknown"
+        why = (
+            f"it says: {said}" if said else f"{error}; was it started with the machine type and devices of the saved guest?"
+        )
         raise IncomingError(
-            message + f"{error}; start it with the machine type and the devices that the guest was saved with"
+            f"QEMU did not load the stream of a machine {machine} from {self._image.path}: {why}", stderr=said
         ) from error
-
-    def _report(self, running: bool) -> RestoreReport:
-        assert self._outflow is not None, "run() got here only through _stream()"
-        return self._outflow.report(self._clock, running=running, process=self._process)
 
 
 def restore_stream(
