@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .cancel import Cancellation as Cancellation
-    from .codecs.registry import codecs as codecs
+    from .codecs.registry import find_codec as find_codec
     from .errors import Aborted as Aborted
     from .errors import StreamsaveError as StreamsaveError
     from .format.metadata import Metadata as Metadata
@@ -51,7 +51,7 @@ _HOMES = {
     "SaveOptions": "options",
     "SaveReport": "reports",
     "StreamsaveError": "errors",
-    "codecs": "codecs.registry",
+    "find_codec": "codecs.registry",
     "read_info": "image",
     "restore": "restore",
     "restore_stream": "restore",
