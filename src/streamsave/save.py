@@ -16,7 +16,15 @@ from ._native.calls import StreamScanner
 from .cancel import Cancellation
 from .endpoints.descriptor import DescriptorSource
 from .endpoints.socket import SocketSource
-from .errors import DestinationError, MigrationError, MonitorError, SourceError, StreamsaveError
+from .errors import (
+    DestinationError,
+    MigrationError,
+    MonitorConnectError,
+    MonitorError,
+    MonitorLostError,
+    SourceError,
+    StreamsaveError,
+)
 from .flow import run, save_progress
 from .format.description import encode_description
 from .format.metadata import Metadata
@@ -28,7 +36,7 @@ from .pipeline.compress import Compression
 from .qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
 from .qemu.monitor import Monitor
 from .qemu.peer import describe_guest
-from .qemu.recovery import carry_out, free_guest
+from .qemu.recovery import Commander, carry_out, free_guest
 from .reports import STREAM, SaveReport, StageClock
 from .types import ProgressCallback, Source
 from .units import KiB, format_size
@@ -67,16 +75,24 @@ def save(
         metadata = Metadata(encode_description(description))
         with ImageWriter(destination, options.codec, metadata, was_running=guest.was_running) as image:
             _check_space(image, description.memory_size)
-            return _GuestSave(qmp, guest, image, options, clock).run(progress, cancel)
+            address = None if isinstance(monitor, socket.socket) else monitor
+            return _GuestSave(qmp, address, guest, image, options, clock).run(progress, cancel)
 
 
 class _GuestSave:
     """A save from the first change to the guest to the last."""
 
     def __init__(
-        self, qmp: Monitor, guest: GuestStatus, image: ImageWriter, options: SaveOptions, clock: StageClock
+        self,
+        qmp: Monitor,
+        address: str | Path | None,
+        guest: GuestStatus,
+        image: ImageWriter,
+        options: SaveOptions,
+        clock: StageClock,
     ) -> None:
         self._qmp = qmp
+        self._address = address
         self._guest = guest
         self._image = image
         self._options = options
@@ -108,19 +124,18 @@ class _GuestSave:
 
     def _stop(self, cancel: Cancellation) -> None:
         """Bring QEMU into the state in which its stream is what we want, watched by the guardian."""
+        file = self._image.file
+        plan = GuardianPlan(
+            temporary=str(file.temporary),
+            destination=str(file.path),
+            device=file.device,
+            inode=file.inode,
+            was_running=self._guest.was_running,
+            then=self._options.then,
+            undo=self._settings.undo_commands(),
+        )
+        self._guardian = Guardian(self._qmp.fileno(), plan)
         self._settings.neutralise()
-        if self._guest.was_running:
-            file = self._image.file
-            plan = GuardianPlan(
-                temporary=str(file.temporary),
-                destination=str(file.path),
-                device=file.device,
-                inode=file.inode,
-                was_running=True,
-                then=self._options.then,
-                undo=self._settings.undo_commands(),
-            )
-            self._guardian = Guardian(self._qmp.fileno(), plan)
         cancel.check()
         self._stopped_at = self._clock.end("prepare")
         if self._guest.was_running:
@@ -156,14 +171,12 @@ class _GuestSave:
         """The guest first, then our threads, then the file (by the caller): back to the state before."""
         if self._inflow:
             self._inflow.pipeline.fail(error)
+        undo = self._settings.undo_commands()
         try:
-            with self._qmp.uninterrupted():
-                free_guest(self._qmp, was_running=self._guest.was_running, undo=self._settings.undo_commands())
+            self._surely(lambda qmp: free_guest(qmp, was_running=self._guest.was_running, undo=undo))
         except StreamsaveError as failure:
             error.add_note(f"the guest could not be brought back to its state before: {failure}")
-        else:
-            if self._guardian:
-                self._guardian.disarm()
+        self._disarm()
         if self._inflow:
             self._inflow.pipeline.join()
             self._inflow.source.close()
@@ -171,15 +184,36 @@ class _GuestSave:
     def _let_go(self) -> None:
         """The image exists: do what was asked for with the guest."""
         undo = self._settings.undo_commands()
+        then = self._options.then
+        if self._guardian and not self._guardian.alive:
+            self._warnings.append("the guardian ended during the save; nothing came of it")
+        try:
+            self._surely(lambda qmp: carry_out(qmp, then, was_running=self._guest.was_running, undo=undo))
+        except StreamsaveError as error:
+            if not (then == "quit" and isinstance(error, MonitorLostError)):  # it went before it could answer
+                error.add_note(f"the image {self._image.file.path} is complete; only --then {then} failed")
+                raise
+        finally:
+            self._disarm()
+
+    def _surely(self, act: Callable[[Commander], None]) -> None:
+        """``act`` at the monitor; again on a new connection if that one broke, for QEMU may live on without it."""
         try:
             with self._qmp.uninterrupted():
-                carry_out(self._qmp, self._options.then, was_running=self._guest.was_running, undo=undo)
-        except StreamsaveError as error:
-            error.add_note(f"the image {self._image.file.path} is complete; only --then {self._options.then} failed")
-            raise
+                act(self._qmp)
+        except MonitorLostError as lost:
+            if self._address is None:
+                raise
+            self._disarm()  # with its copy of the old connection QEMU would not serve a new one
+            try:
+                monitor = Monitor(self._address)
+            except MonitorConnectError:
+                raise lost from None
+            with monitor:
+                act(monitor)
+
+    def _disarm(self) -> None:
         if self._guardian:
-            if not self._guardian.alive:
-                self._warnings.append("the guardian ended during the save; nothing came of it")
             self._guardian.disarm()
 
     def _report(self, stopped_s: float) -> SaveReport:

@@ -126,9 +126,9 @@ def test_a_refused_setting_does_not_keep_the_others() -> None:
 def test_qemu_is_gone() -> None:
     with pytest.raises(MonitorLostError):
         free_guest(Difficult("gone"), was_running=True, undo=[])
-    carry_out(Difficult("gone"), "quit", was_running=True, undo=[])
-    with pytest.raises(MonitorLostError):
-        carry_out(Difficult("gone"), "resume", was_running=True, undo=[])
+    for then in ("quit", "resume"):
+        with pytest.raises(MonitorLostError):
+            carry_out(Difficult("gone"), then, was_running=True, undo=[])
 
 
 def test_resume_of_a_paused_guest_is_no_cont() -> None:

@@ -72,7 +72,8 @@ class NewImage:
     def __init__(self, path: Path, head: bytes) -> None:
         """``head``: the partial header and the metadata, written at once."""
         self.path = _resolve(path)
-        self.temporary = self.path.with_name(f".{self.path.name[:180]}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+        # 48 characters have up to 192 bytes, and a name up to 255
+        self.temporary = self.path.with_name(f".{self.path.name[:48]}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         self.committed = False
         self._aborted = False
         self._head_size = len(head)
@@ -119,13 +120,20 @@ class NewImage:
             self._rewrite(header)
             os.fsync(self._fd)
             os.rename(self.temporary, self.path)
+        except FileNotFoundError as error:
+            raise DestinationError(
+                f"{self.path}: somebody removed the unfinished image {self.temporary.name}, or its folder; save again",
+                path=self.path,
+            ) from error
         except OSError as error:
             raise self._cannot("make the image durable", error) from error
         try:
             fsync_folder(self.path.parent)
-        except OSError as error:
+        except BaseException as error:
             self._take_back(partial)
-            raise self._cannot("make the image's name durable", error) from error
+            if isinstance(error, OSError):
+                raise self._cannot("make the image's name durable", error) from error
+            raise
         self.committed = True
 
     def _rewrite(self, header: bytes) -> None:
@@ -137,6 +145,8 @@ class NewImage:
         try:
             self._rewrite(partial)
             os.fsync(self._fd)
+        except OSError:
+            pass  # a disk that fails like this keeps no promise; the error that brought us here is about to be told
         finally:
             self._unlink(self.path)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import CommandError, GuestError, MonitorLostError
+from ..errors import CommandError, GuestError
 
 Command: TypeAlias = tuple[str, Mapping[str, object]]
 """A QMP command and its arguments."""
@@ -58,13 +58,10 @@ def carry_out(commander: Commander, then: str, *, was_running: bool, undo: Seque
     """Let go of a guest whose image exists: ``quit`` ends QEMU, ``resume`` is the state before, ``pause`` leaves it stopped.
 
     Raises:
-        As ``free_guest``; but that QEMU is gone after ``quit`` is what was asked for.
+        As ``free_guest``; after ``quit`` a MonitorLostError may mean that QEMU went before it could answer.
     """
     if then == "quit":
-        try:
-            commander.execute("quit")
-        except MonitorLostError:
-            pass  # it went before it could answer, or has gone already
+        commander.execute("quit")
         return
     if then == "resume" and was_running:
         _run_again(commander, time.monotonic() + PATIENCE_S)
