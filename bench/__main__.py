@@ -1,7 +1,7 @@
 """Saves of one real guest, with streamsave and with the pipe that libvirt's way amounts to, in turn.
 
-Method: one Linux guest whose RAM is full of the host's programs and libraries, stopped; ``max-bandwidth`` 0; the same folder
-for all images; A B A B ..., so that a drifting machine hits both; the median of the ratios counts, not the times. The time of
+Method: one Linux guest whose RAM is full of the host's programs and libraries, stopped; ``max-bandwidth`` 0; one folder for
+all images; A B A B ..., so that a drifting machine hits both; the median of the ratios counts, not the times. The time of
 streamsave is the whole call (connect, guardian, stream, fsync, rename, guest runs again), the pipe's is ``migrate`` to
 ``completed``, which syncs nothing.
 """

@@ -1,0 +1,57 @@
+"""The public API as its users type it. Never run; ``make lint`` checks it, as it would their code."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import streamsave
+
+
+def on_progress(progress: streamsave.Progress) -> None:
+    print(f"{progress.stage} {progress.fraction:.0%} {progress.bytes_in} {progress.rate_in:.0f}")
+
+
+def saves(sock: socket.socket) -> streamsave.SaveReport:
+    cancel = streamsave.Cancellation()
+    options = streamsave.SaveOptions(
+        format="zstd", level=3, threads=None, then="resume", transport="unix", save_command=False
+    )
+    streamsave.save(sock, Path("guest.save"))
+    return streamsave.save("/run/vm.qmp", "guest.save", options, progress=on_progress, cancel=cancel)
+
+
+def restores() -> int | None:
+    report: streamsave.RestoreReport = streamsave.restore("guest.save", command=["qemu-system-x86_64"])
+    streamsave.restore(Path("guest.save"), monitor="/run/vm.qmp", options=streamsave.RestoreOptions(state="paused"))
+    return report.process.wait() if report.process is not None else None
+
+
+def streams(fd: int) -> float:
+    report = streamsave.save_stream(
+        fd,
+        "guest.save",
+        streamsave.Metadata("<domain/>"),
+        streamsave.CompressOptions(level=1),
+        was_running=True,
+        confirm=lambda stream: print(stream.machine),
+    )
+    streamsave.restore_stream("guest.save", fd, threads=2)
+    return report.ratio
+
+
+def looks() -> str:
+    info: streamsave.ImageInfo = streamsave.read_info("guest.save")
+    chunk_size: int = streamsave.find_codec("gzip").chunk_size
+    try:
+        return f"{info.metadata.xml} {info.header.was_running} {chunk_size}"
+    except streamsave.Aborted as error:
+        return f"{error.signum}"
+    except streamsave.StreamsaveError as error:
+        return f"{error.exit_status}"
+
+
+def misuse() -> None:
+    streamsave.SaveOptions(then="explode")  # type: ignore[arg-type]
+    streamsave.SaveOptions("zstd")  # type: ignore[call-arg]
+    streamsave.save("/run/vm.qmp")  # type: ignore[call-arg]
