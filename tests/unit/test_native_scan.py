@@ -1,0 +1,106 @@
+"""The scanner in C under the address and undefined-behaviour sanitizers, and its manners as a library."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from streamsave._native.calls import StreamScanner
+from streamsave.format.scanner import StreamScanner as ReferenceScanner
+from streamsave.units import KiB, MiB
+
+from ..contract.checks import lets_others_run
+from ..kit.missing import require_tools
+from ..property.streams import StreamBuilder
+from . import golden
+
+HERE = Path(__file__).parent
+NATIVE = HERE.parents[1] / "native"
+WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g", "-std=c11")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_tools("gcc")
+    program = tmp_path_factory.mktemp("driver") / "scan_driver"
+    sources = (str(HERE / "scan_driver.c"), str(NATIVE / "scan.c"))
+    subprocess.run(["gcc", *WARNINGS, *SANITIZERS, f"-I{NATIVE}", *sources, "-o", str(program)], check=True)
+    return program
+
+
+def drive(driver: Path, piece_size: int, files: list[Path]) -> list[str]:
+    run = subprocess.run([driver, str(piece_size), *files], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+def expected(data: bytes) -> str:
+    """What the driver prints, from the reference."""
+    scanner = ReferenceScanner()
+    scanner.feed(data)
+    s = scanner._state
+    numbers = (s.size, int(s.phase), s.page_size, len(s.blocks), s.ram_offset, s.ram_end, s.device_offset, s.page_count)
+    more = (s.zero_page_count, s.description_offset, s.description_end, int(s.end_mark), scanner.ram_size)
+    return " ".join(map(str, (*numbers, *more)))
+
+
+def many_blocks() -> bytes:
+    builder = (
+        StreamBuilder()
+        .configuration("m" * 255, capabilities=["c" * 255])
+        .ram_start({f"{number:0255}": 4096 for number in range(600)})
+    )
+    return bytes(builder.data)
+
+
+def damaged(rng: random.Random, data: bytes) -> bytes:
+    """``data`` with its structure hit: near the start, among the pages, in the devices or at the end; perhaps cut."""
+    copy = bytearray(data)
+    for _ in range(rng.randint(1, 5)):
+        at = rng.choice([rng.randrange(200), rng.randrange(len(copy)), len(copy) - 1 - rng.randrange(50_000)])
+        copy[at : at + rng.randint(0, 9)] = rng.randbytes(rng.randint(0, 9))
+    return bytes(copy[: rng.choice([None, rng.randrange(len(copy))])])
+
+
+@pytest.mark.parametrize("piece_size", [1, 3, 9, 4104, 64 * KiB, 1 * MiB])
+def test_sanitizers_find_nothing(driver: Path, tmp_path: Path, piece_size: int) -> None:
+    rng = random.Random(piece_size)
+    stream = golden.stream()
+    inputs = [stream, many_blocks(), b"", rng.randbytes(5000), b"QEVM\0\0\0\3" + rng.randbytes(5000)]
+    inputs += [damaged(rng, stream) for _ in range(4 if piece_size == 1 else 12)]
+    files = [tmp_path / str(number) for number in range(len(inputs))]
+    for file, data in zip(files, inputs, strict=True):
+        file.write_bytes(data)
+    assert drive(driver, piece_size, files) == [expected(data) for data in inputs]
+
+
+def test_the_sanitizers_are_on(driver: Path) -> None:
+    program = driver.read_bytes()
+    assert b"__asan_init" in program
+    assert b"__ubsan_handle" in program
+
+
+def test_feeding_lets_other_threads_run() -> None:
+    noise = b"QEVM\0\0\0\3\x09" + bytes(32 * MiB)
+    assert lets_others_run(lambda: StreamScanner().feed(noise))
+
+
+def test_walking_pages_costs_next_to_nothing() -> None:
+    """15 us a MiB where it was measured; the limit leaves room for a slow and busy machine."""
+    builder = StreamBuilder().ram_start({"pc.ram": 64 * MiB})
+    page = builder.page(bytes(4096))
+    builder.ram_part(builder.page(bytes(4096), block="pc.ram"), *[page] * 16_000, last=True)
+    data = bytes(builder.data)
+    shortest = 1.0
+    for _ in range(5):
+        scanner = StreamScanner()
+        began = time.perf_counter()
+        scanner.feed(data)
+        shortest = min(shortest, time.perf_counter() - began)
+    assert scanner.pages_seen == 16_001
+    assert shortest / (len(data) / MiB) < 200e-6
