@@ -118,10 +118,8 @@ class OpenImage:
                 path=self.path,
             )
         try:
-            if self.info.header.own:
-                return find_codec(self.info.header.codec_name)
-            return codec_by_number(self.info.header.payload_format)
-        except (UnsupportedImageError, FormatError) as error:
+            return payload_codec(self.info)
+        except UnsupportedImageError as error:
             raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from error
 
     def __enter__(self) -> Self:
@@ -141,6 +139,24 @@ def read_info(image: str | Path) -> ImageInfo:
     """
     with OpenImage(image) as opened:
         return opened.info
+
+
+def payload_codec(info: ImageInfo) -> Codec:
+    """The codec that decodes the payload.
+
+    Raises:
+        UnsupportedImageError: there is none here.
+
+    """
+    if not info.header.own:
+        return codec_by_number(info.header.payload_format)
+    try:
+        return find_codec(info.header.codec_name)
+    except FormatError as error:
+        raise UnsupportedImageError(
+            f"the image has format {info.header.codec_name!r}, which a package added to the streamsave that wrote it:"
+            " install that package here too"
+        ) from error
 
 
 def format_word(number: int) -> str:

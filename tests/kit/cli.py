@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 MARK: Final = "STREAMSAVE_TEST_RUN"
 """An environment variable that everything inherits which a run starts, wherever it goes."""
@@ -33,6 +34,12 @@ class Result:
         assert all(note.startswith("    ") for note in notes), self.err
         return first.removeprefix("streamsave: error: ")
 
+    @property
+    def event(self) -> dict[str, Any]:
+        """The last event of a run with ``--json``."""
+        last: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        return last
+
 
 @dataclass
 class Run:
@@ -41,6 +48,8 @@ class Run:
     arguments: Sequence[str | Path]
     prefix: Sequence[str] = ()
     script: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    """On top of our own environment."""
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -52,7 +61,7 @@ class Run:
             stderr=subprocess.PIPE,
             text=True,
             process_group=0,
-            env=os.environ | {MARK: self.mark},
+            env={**os.environ, **self.env, MARK: self.mark},
         )
 
     def first_line(self) -> str:
@@ -86,6 +95,8 @@ class Run:
         return found
 
 
-def streamsave(*arguments: str | Path, prefix: Sequence[str] = (), timeout_s: float = END_S) -> Result:
+def streamsave(
+    *arguments: str | Path, prefix: Sequence[str] = (), env: Mapping[str, str] | None = None, timeout_s: float = END_S
+) -> Result:
     """Run it to its end."""
-    return Run(arguments, prefix).finish(timeout_s)
+    return Run(arguments, prefix, env=env or {}).finish(timeout_s)

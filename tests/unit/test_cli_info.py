@@ -71,7 +71,8 @@ def test_a_summary_of_anything(xml: str, summary: DomainSummary) -> None:
 
 def image_info(**changes: Any) -> SimpleNamespace:
     header: dict[str, Any] = {
-        "complete": True, "version": 2, "byte_order": "little", "format": 5, "was_running": True, "data_size": 69540
+        "complete": True, "version": 2, "byte_order": "little", "format": 5, "was_running": True, "data_size": 69540,
+        "own": False,
     }  # fmt: skip
     values: dict[str, Any] = {
         "path": Path("guest.save"), "file_size": 131 * MiB, "metadata": SimpleNamespace(xml=XML, cookie="<cookie/>"),
@@ -80,7 +81,7 @@ def image_info(**changes: Any) -> SimpleNamespace:
     }  # fmt: skip
     for name in header.keys() & changes.keys() - {"format"}:
         header[name] = changes.pop(name)
-    header["format"] = changes.pop("number", 5)
+    header["format"] = header["payload_format"] = changes.pop("number", 5)
     return SimpleNamespace(header=SimpleNamespace(**header), **(values | changes))
 
 
@@ -88,7 +89,7 @@ def image_info(**changes: Any) -> SimpleNamespace:
 def image(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """``image.info`` is what ``read_info`` returns."""
     image = SimpleNamespace(info=image_info())
-    monkeypatch.setitem(sys.modules, "streamsave.image", SimpleNamespace(read_info=lambda _path: image.info))
+    monkeypatch.setattr("streamsave.image.read_info", lambda _path: image.info)
     return image
 
 

@@ -60,7 +60,7 @@ def describe(info: ImageInfo) -> str:
     rows = [
         ("image", f"{info.path}, {format_size(info.file_size)}"),
         ("complete", "yes" if header.complete else "no: the save that wrote it never finished; it cannot be restored"),
-        ("format", f"{info.format} (number {header.format}, header version {header.version}, {header.byte_order}-endian)"),
+        ("format", f"{info.format} ({_numbered(info)}, header version {header.version}, {header.byte_order}-endian)"),
         ("payload", f"{format_size(info.payload_size)} from offset {info.payload_offset}"),
         ("saved while", "running" if header.was_running else "paused"),
         ("guest", f"{domain.name or '(no name)'}  {domain.uuid}".rstrip()),
@@ -86,7 +86,7 @@ def as_fields(info: ImageInfo) -> dict[str, object]:
         "version": header.version,
         "byte_order": header.byte_order,
         "format": info.format,
-        "format_number": header.format,
+        "format_number": None if header.own else header.format,
         "was_running": header.was_running,
         "data_size": header.data_size,
         "payload_offset": info.payload_offset,
@@ -106,6 +106,11 @@ def as_fields(info: ImageInfo) -> dict[str, object]:
     }
 
 
+def _numbered(info: ImageInfo) -> str:
+    """Whose word for the format that is."""
+    return "a format of streamsave's own" if info.header.own else f"number {info.header.format}"
+
+
 def _has_command(info: ImageInfo) -> bool:
     return info.description is not None and info.description.command is not None
 
@@ -114,6 +119,8 @@ def _restorers(info: ImageInfo) -> str:
     """Who restores the format, whatever state the image is in."""
     unreadable = _unreadable(info)
     ours = f"not streamsave ({unreadable})" if unreadable else "streamsave"
+    if info.header.own:
+        return f"{ours}, no libvirt"
     if not info.oldest_libvirt:
         return ours
     with_xml = " (virsh restore needs --xml: libvirt does not know this guest)" if info.needs_xml else ""
@@ -122,11 +129,11 @@ def _restorers(info: ImageInfo) -> str:
 
 def _unreadable(info: ImageInfo) -> str:
     """Why we do not decode the payload; empty if we do."""
-    from ..codecs.registry import codec_by_number
     from ..errors import UnsupportedImageError
+    from ..image import payload_codec
 
     try:
-        codec_by_number(info.header.format)
+        payload_codec(info)
     except UnsupportedImageError as error:
         return str(error)
     return ""

@@ -94,8 +94,11 @@ def describe(report: SaveReport, *, has_levels: bool) -> str:
         details.append(f"stopped {format_duration(report.stopped_s)}")
     text = (
         f"saved the guest to {report.path}: {format_size(report.image_size)} from {format_size(memory_size)} of memory"
-        f" in {format_duration(report.total_s)} ({', '.join(details)}); libvirt {report.oldest_libvirt} or later restores it"
+        f" in {format_duration(report.total_s)} ({', '.join(details)}); "
     )
+    if not report.oldest_libvirt:
+        return text + "only streamsave restores it, for libvirt does not have this format"
+    text += f"libvirt {report.oldest_libvirt} or later restores it"
     if report.needs_xml:
         text += "\nlibvirt does not know this guest: virsh restore needs --xml FILE with a domain XML that fits it"
     return text
