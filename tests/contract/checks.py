@@ -1,7 +1,7 @@
 """What every codec must do, one function per promise: each takes a codec and fails if the promise does not hold.
 
 ``test_codec.py`` runs them over every registered codec, so a codec of another package is checked by installing that package
-and running ``pytest tests/contract``. ``test_checks.py`` shows for each that it can fail.
+and running ``pytest tests/contract``.
 """
 
 from __future__ import annotations
@@ -266,6 +266,9 @@ def finds_frames_byte_by_byte(codec: Codec) -> None:
 @check
 def splits_no_garbage(codec: Codec) -> None:
     skip_unless_damage_shows(codec)
+    for data in (b"\xff" * 64, noise(64), zeros(64), text(64)):
+        with pytest.raises(NotFramed):
+            codec.splitter().frame_size(memoryview(data), final=False)
     for data in (b"\0", b"\xff" * 20, noise(5000), zeros(5000), text(5000)):
         with pytest.raises(NotFramed):
             list(frame_sizes(codec, codec.prologue + data + codec.epilogue, 100))
@@ -299,10 +302,11 @@ def believes_no_size(codec: Codec) -> None:
 @check
 def refuses_a_chunk_larger_than_its_room(codec: Codec) -> None:
     for make in (zeros, text, noise):
-        frame = encode(codec, make(100 * KiB))
-        for room in (0, 1, 100 * KiB - 1):
-            with pytest.raises(DecodeError):
-                decode(codec, frame, room)
+        for size in (1, 200, 1000, 100 * KiB):
+            frame = encode(codec, make(size))
+            for room in {0, 1, size * 3 // 4, size - 1} - {size}:
+                with pytest.raises(DecodeError):
+                    decode(codec, frame, room)
 
 
 @check
@@ -401,6 +405,14 @@ def sees_damage_sequentially(codec: Codec) -> None:
                 refused += 1
         payload[bit // 8] ^= 1 << bit % 8
     assert refused > 8 * len(payload)
+
+
+@check
+def reads_no_garbage(codec: Codec) -> None:
+    skip_unless_damage_shows(codec)
+    for data in (b"\xff", b"\xff" * 64, noise(5000), text(5000)):
+        with pytest.raises(DecodeError):
+            read_all(codec, data)
 
 
 @check

@@ -136,6 +136,15 @@ def test_a_gzip_frame_has_the_size_it_claims(claimed: int) -> None:
             decode(GZIP, gzip_frame(DATA, chunk_size=claimed), room)
 
 
+def test_every_bit_of_a_gzip_frames_header_counts() -> None:
+    frame = bytearray(encode(GZIP, DATA))
+    for bit in range(8 * 24):
+        frame[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DecodeError):
+            decode(GZIP, frame, len(DATA))
+        frame[bit // 8] ^= 1 << bit % 8
+
+
 def test_an_empty_gzip_frame_does_not_trust_its_trailer() -> None:
     frame = gzip_frame(zeros(300 * MiB), chunk_size=0)
     assert peak_growth(lambda: refuses(GZIP, frame)) < 16 * MiB
@@ -157,6 +166,13 @@ def test_bzip2_ignores_other_bytes_at_the_end(tail: bytes) -> None:
 def test_bzip2_begins_no_stream_that_does_not_end(tail: bytes) -> None:
     with pytest.raises(TruncatedError):
         read_all(BZIP2, bz2.compress(DATA) + tail)
+
+
+@pytest.mark.parametrize("start", [100, 2500, -3000])
+def test_an_older_bzip2_payload_behind_the_last_stream_is_ignored(start: int) -> None:
+    """A block device keeps what is not overwritten."""
+    older = payload_of(BZIP2, *[noise(3000 + size) for size in range(5)])
+    assert read_all(BZIP2, payload_of(BZIP2, DATA, text(100)) + older[start:]) == DATA + text(100)
 
 
 @pytest.mark.parametrize("which", [1, 2])
@@ -198,6 +214,11 @@ def test_bzip2_data_may_hold_the_start_of_a_stream() -> None:
     frame[2000:2010] = b"BZh9\x17rE8P\x90"
     assert splitter.frame_size(memoryview(frame), final=True) == len(frame)
     assert list(frame_sizes(BZIP2, bytes(frame) * 2, 50)) == [len(frame)] * 2
+
+
+def test_a_bzip2_frame_that_explodes() -> None:
+    frame = bz2.compress(zeros(200 * MiB))
+    assert peak_growth(lambda: refuses(BZIP2, frame)) < 16 * MiB
 
 
 @pytest.mark.parametrize("level", [1, 9])
@@ -266,9 +287,11 @@ def test_a_zstd_announcement_without_its_frame_is_a_cut() -> None:
 
 @pytest.mark.parametrize("tail", [b"x", GARBAGE, bytes(4), bytes(100)])
 def test_nothing_else_may_follow_zstd_frames(tail: bytes) -> None:
-    for step in (1, MiB):
-        with pytest.raises(DecodeError):
-            read_all(ZSTD, payload_of(ZSTD, DATA) + tail, step=step)
+    payload = payload_of(ZSTD, DATA) + tail
+    with pytest.raises(DecodeError):
+        read_all(ZSTD, payload, step=1)
+    with pytest.raises(DecodeError, match="neither a zstd frame nor the end" if len(tail) >= 4 else "zstd"):
+        read_all(ZSTD, payload, step=MiB)
 
 
 def stored_frame(window_log: int, data: bytes) -> bytes:
@@ -304,7 +327,8 @@ def test_zstd_frames_that_are_not_ours_are_not_split() -> None:
         zstd_frame(large),
         zstd_frame(skippable(DATA)),
         zstd_frame(fits, announced=too_long),
-        zstd_frame(fits, announced=3),
+        zstd_frame(b"\x29" + fits[1:]),
+        *(zstd_frame(fits, announced=size) for size in range(9)),
         fits,
         skippable(b"1234", 1) + fits,
         skippable(b"12345", 0) + fits,
@@ -333,6 +357,12 @@ def test_zstd_content_sizes_of_every_width(width: int) -> None:
                     assert size <= ZSTD.chunk_size
                 except NotFramed:
                     assert size > ZSTD.chunk_size
+
+
+def test_a_zstd_announcement_covers_one_frame() -> None:
+    empty, one = zstandard.ZstdCompressor().compress(b""), zstandard.ZstdCompressor().compress(b"x")
+    for content in (one + b"\0", one + one, one + empty, empty + one, empty + b"\0", one + skippable(b"")):
+        refuses(ZSTD, zstd_frame(content))
 
 
 def test_a_zstd_frame_that_claims_to_be_empty() -> None:

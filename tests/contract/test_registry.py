@@ -27,6 +27,7 @@ def ask(name):
 
 print(json.dumps({
     "names": list(codecs()),
+    "listed zstd": type(codecs()["zstd"]).__module__,
     "number 3": ask(codec_by_number(3).name),
     "number 5": ask(codec_by_number(5).name),
     **{name: ask(name) for name in ("zstd", "xz", "absent", "silent", "path", "liar", "thief", "late")},
@@ -131,7 +132,7 @@ def test_a_broken_package_matters_only_to_its_own_format(tmp_path: Path) -> None
     told = json.loads(run_with(tmp_path, "-c", REPORT))
 
     assert told["names"] == ["raw", "gzip", "bzip2", "zstd", "first", "instance", "xz"]
-    assert told["zstd"] == told["number 5"] == "streamsave.codecs.zstd"
+    assert told["zstd"] == told["listed zstd"] == told["number 5"] == "streamsave.codecs.zstd"
     assert told["xz"] == "streamsave_xz"
     assert told["absent"].startswith(
         "FormatError: format absent of bad (no_such_module:Codec) does not load: ModuleNotFound"

@@ -124,7 +124,7 @@ class Codec(ABC):
 
     @abstractmethod
     def stream_reader(self, read: ReadBytes) -> StreamReader:
-        """A new sequential decoder over what ``read`` gives."""
+        """A new sequential decoder over what ``read`` gives: a payload from its start, or from behind one of its frames."""
 
     @abstractmethod
     def bound(self, size: int) -> int:
