@@ -182,6 +182,35 @@ def _record(draw: st.DrawFn, builder: StreamBuilder, kind: str, blocks: dict[str
     return builder.flush()
 
 
+def _pieces() -> st.SearchStrategy[bytes]:
+    few = st.integers(0, 3)
+    bits = st.integers(10, 26).map(lambda bits: be(1, 4) + be(bits, 4))
+    blocks = st.lists(st.tuples(st.sampled_from(["", "a", "bc"]), few), max_size=3).map(
+        lambda found: (
+            be(4096 * sum(size for _, size in found) | 4, 8) + b"".join(named(n) + be(4096 * s, 8) for n, s in found)
+        )
+    )
+    flags = st.sampled_from([0x02, 0x04, 0x08, 0x10, 0x20, 0x22, 0x28, 0x30, 0x60, 0x80, 0x120, 0x200, 0x1001])
+    return st.one_of(
+        st.just(b"\7" + be(4, 4) + b"test"),
+        bits.map(lambda bits: b"\5" + named("configuration/target-page-bits") + bits),
+        st.just(b"\5" + named("configuration/uuid") + be(1, 4) + bytes(16)),
+        st.just(b"\5" + named("configuration/capabilities") + be(1, 4) + be(2, 4) + named("a") + named("")),
+        st.tuples(few, st.sampled_from(["ram", "slirp"])).map(
+            lambda found: b"\1" + be(found[0], 4) + named(found[1]) + be(0, 4) + be(4, 4)
+        ),
+        blocks,
+        flags.map(lambda flags: be(flags, 8)),
+        st.tuples(st.sampled_from([2, 3, 0x7E]), few).map(lambda found: be(found[0], 1) + be(found[1], 4)),
+        st.sampled_from([be(1, 3) + b"x", bytes(4096), b"\0", b"\4", b"\x08" + be(1, 2) + be(1, 2) + b"c"]),
+        st.sampled_from([b"\6" + be(2, 4) + b"{}", b"\0\6" + be(2, 4) + b"{}", b"\x7e" + be(3, 4) + b"\0"]),
+    )
+
+
+jumbled_streams = st.lists(_pieces(), max_size=12).map(lambda pieces: b"QEVM\0\0\0\3" + b"".join(pieces))
+"""Right pieces, in an order that no QEMU writes."""
+
+
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """``data`` in pieces, cut at ``places``."""
     ends = [*sorted({place for place in places if 0 < place < len(data)}), len(data)]

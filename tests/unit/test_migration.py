@@ -160,12 +160,52 @@ def test_the_end_is_found_behind_what_cannot_be_walked(scan: Scan, odd: bytes) -
     found = scan(data)
     assert found.well_formed_end
     assert (found.ram_offset, found.device_offset, found.description_offset) == (-1, -1, len(data) - 2)
+    assert found.page_size == 4096
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"\7" + be(5, 4) + b"other",
+        b"\5" + named("configuration/target-page-bits") + be(1, 4) + be(13, 4),
+        b"\1" + be(3, 4) + named("ram") + be(0, 4) + be(4, 4) + be(0x10, 8),
+        b"\0",
+    ],
+    ids=["configuration", "page size", "RAM", "end"],
+)
+def test_sections_out_of_place_are_not_walked(scan: Scan, odd: bytes) -> None:
+    builder = StreamBuilder().configuration("pc-test").ram_start({"pc.ram": 1 * MiB})
+    before = builder.map()
+    found = scan(bytes(builder.data) + odd)
+    assert found.problem == "it ends without QEMU's end mark"
+    assert (found.machine, found.page_size, found.ram_offset) == (before.machine, before.page_size, before.ram_offset)
+
+
+def test_device_state_before_the_ram_is_not_that_after_it(scan: Scan) -> None:
+    """As virtio-mem's: from there on nothing is walked."""
+    builder = (
+        StreamBuilder().configuration("pc-test").device(1, "virtio-mem-early", b"").ram_start({"pc.ram": 1 * MiB}).end(b"{}")
+    )
+    found = scan(bytes(builder.data))
+    assert (found.device_offset, found.ram_offset, found.well_formed_end) == (-1, -1, True)
+
+
+def test_a_mark_lies_in_the_opaque_part_with_all_its_bytes(scan: Scan) -> None:
+    found = scan(bytes(small(footers=False).data) + b"\x09\6" + be(4, 4) + b"{abc")
+    assert (found.description_offset, found.well_formed_end) == (-1, False)
 
 
 @pytest.mark.parametrize(
     "record",
-    [be(0x80, 8), be(0x18, 8), be(0x01, 8), be(RAM_ID, 4) * 2, be(0x04 | 8192, 8) + b"\0" * 9],
-    ids=["hook", "two flags", "obsolete flag", "no flag", "nameless block"],
+    [
+        be(0x80, 8),
+        be(0x18, 8),
+        be(0x01, 8),
+        be(0x1000, 8),
+        be(0x04 | 8192, 8) + named("") + be(4096, 8),
+        be(0x04 | 8192, 8) + named("empty") + be(0, 8),
+    ],
+    ids=["hook", "two flags", "obsolete flag", "no flag", "nameless block", "empty block"],
 )
 def test_records_that_cannot_be_walked(scan: Scan, record: bytes) -> None:
     builder = small()
