@@ -43,6 +43,11 @@ def run_with(path: Path, *arguments: str) -> str:
     return done.stdout
 
 
+def skip_if_added(name: str) -> None:
+    if name in registry.codecs():
+        pytest.skip(f"another package adds {name} here")
+
+
 def test_ours_come_in_libvirts_order() -> None:
     assert list(registry.codecs())[:4] == ["raw", "gzip", "bzip2", "zstd"]
     assert [registry.find_codec(name).number for name in ("raw", "gzip", "bzip2", "zstd")] == [0, 1, 2, 5]
@@ -58,6 +63,7 @@ def test_a_codec_is_found_by_name_and_by_number() -> None:
 
 @pytest.mark.parametrize("name", ["xz", "lzop", "sparse"])
 def test_libvirts_other_formats_are_not_supported_yet(name: str) -> None:
+    skip_if_added(name)
     with pytest.raises(
         FormatError, match=f"format {name} .*not support yet: choose one of raw, gzip, bzip2, zstd"
     ) as caught:
@@ -75,6 +81,7 @@ def test_an_unknown_word_is_told_from_those(name: str) -> None:
 
 @pytest.mark.parametrize(("number", "word"), [(3, "xz"), (4, "lzop"), (6, "sparse")])
 def test_a_number_that_only_libvirt_knows_is_named(number: int, word: str) -> None:
+    skip_if_added(word)
     with pytest.raises(UnsupportedImageError, match=rf"{word} \(number {number}\).*not support yet"):
         registry.codec_by_number(number)
 
