@@ -171,17 +171,17 @@ def restore_stream(
             sink = DescriptorSink(fd)
         except OSError as error:
             raise DestinationError(f"descriptor {fd} cannot be written: {error}") from error
-        outflow = _Outflow(opened, codec, sink, options.thread_count)
-        clock.end("prepare")
-        try:
-            outflow.run(progress, cancel)
-            outflow.check_end()
-        except BaseException as error:
-            outflow.pipeline.fail(error)
-            raise
-        finally:
-            outflow.pipeline.join()
-            sink.close()
+        with closing(sink):
+            outflow = _Outflow(opened, codec, sink, options.thread_count)
+            clock.end("prepare")
+            try:
+                outflow.run(progress, cancel)
+                outflow.check_end()
+            except BaseException as error:
+                outflow.pipeline.fail(error)
+                raise
+            finally:
+                outflow.pipeline.join()
         clock.end(STREAM)
         return outflow.report(clock, running=False, process=None)
 

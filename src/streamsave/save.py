@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from ._native.calls import StreamScanner
@@ -260,7 +261,7 @@ def save_stream(
         source = DescriptorSource(fd)
     except OSError as error:
         raise SourceError(f"descriptor {fd} cannot be read: {error}") from error
-    with ImageWriter(destination, options.codec, metadata, was_running=was_running) as image:
+    with closing(source), ImageWriter(destination, options.codec, metadata, was_running=was_running) as image:
         inflow = _Inflow(source, image, options)
         clock.end("prepare")
         try:
@@ -274,7 +275,6 @@ def save_stream(
             raise
         finally:
             inflow.pipeline.join()
-            source.close()
         clock.end(STREAM)
         image.commit()
         clock.end("commit")

@@ -30,6 +30,15 @@ class Qmp:
         """The answer to ``command``; ``_`` in the names of arguments stands for ``-``."""
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         self._socket.sendall(json.dumps({"execute": command, "arguments": named}).encode())
+        return self._answer(command)
+
+    def give(self, fd: int, name: str) -> None:
+        """Pass the descriptor ``fd`` to QEMU, for use as ``fd:NAME``."""
+        request = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}).encode()
+        socket.send_fds(self._socket, [request], [fd])
+        self._answer("getfd")
+
+    def _answer(self, command: str) -> Any:
         while line := self._file.readline():
             message = json.loads(line)
             if "error" in message:
