@@ -66,7 +66,7 @@ def test_nobody_else_may_read_the_guests_memory(folder: Path, *, exists: bool) -
 
 
 def test_nobody_else_may_read_it_meanwhile(folder: Path) -> None:
-    modes = []
+    modes: list[int] = []
 
     def look(_stream: StreamMap) -> None:
         modes.extend(stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir())
