@@ -43,7 +43,7 @@ class Decompression(Pipeline):
         self._path = path
         self._payload_offset = payload_offset
         self._splitter = codec.splitter()
-        self._ahead: Buffer = b""
+        self._ahead = b""
         """What was read beyond the last frame."""
         self._source_ended = False
 
@@ -123,8 +123,8 @@ class Decompression(Pipeline):
 
     def _read_bytes(self, size: int) -> Buffer:
         """Compressed bytes for the sequential decoder: what was read ahead, then the source."""
-        ahead, self._ahead = self._ahead, b""
-        if ahead:
+        if self._ahead:
+            ahead, self._ahead = self._ahead[:size], self._ahead[size:]
             return ahead
         data = memoryview(bytearray(size))
         return data[: self._fill(data)]
