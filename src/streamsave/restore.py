@@ -29,6 +29,8 @@ from .types import ProgressCallback, Sink
 
 OUTCOME_TIMEOUT_S = 60.0
 """How long after the last byte of the stream QEMU may take to say that it loaded it."""
+PUT_BACK_S = 3.0
+"""How long a QEMU that is not ours may take to take a setting back when it did not load the stream."""
 LAST_WORDS_S = 2.0
 """How long a QEMU that refuses a stream may take to end; what it said is complete then."""
 
@@ -94,8 +96,8 @@ class _GuestRestore:
                 settings.neutralise()
                 outflow = self._stream(qmp, progress, cancel)
             except BaseException:
-                with qmp.uninterrupted(), suppress(MonitorError):  # QEMU may be gone; the error under way says why
-                    settings.restore()
+                if self._process is None:  # ours is about to be ended
+                    _put_back(qmp, settings)
                 raise
             settings.restore()
             running = self._wants_running()
@@ -143,6 +145,13 @@ class _GuestRestore:
         raise IncomingError(
             f"QEMU did not load the stream of a machine {machine} from {self._image.path}: {why}", stderr=said
         ) from error
+
+
+def _put_back(qmp: Monitor, settings: MigrationSettings) -> None:
+    """After a failure: a QEMU that is not ours gets its settings back, unless it is gone, or hangs."""
+    with qmp.uninterrupted(), suppress(MonitorError):
+        for command, arguments in settings.undo_commands():
+            qmp.execute(command, arguments, timeout_s=PUT_BACK_S)
 
 
 def restore_stream(

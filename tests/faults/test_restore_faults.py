@@ -1,0 +1,336 @@
+"""What can fail in mid-restore: the error says what, nothing of ours is left, and the image stays as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from streamsave.cancel import Cancellation
+from streamsave.codecs.registry import find_codec
+from streamsave.endpoints.file import FileSource
+from streamsave.endpoints.socket import SocketSink
+from streamsave.errors import (
+    Aborted,
+    CorruptImageError,
+    ImageError,
+    IncomingError,
+    ProcessError,
+    SourceError,
+    StreamsaveError,
+    TruncatedImageError,
+)
+from streamsave.image import read_info
+from streamsave.options import RestoreOptions, SaveOptions
+from streamsave.qemu.process import QemuProcess
+from streamsave.restore import restore, restore_stream
+from streamsave.save import save
+from streamsave.types import Buffer, Progress
+from streamsave.units import MiB
+
+from ..conftest import Launch
+from ..kit.qemu import RunningQemu, demo_guest
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
+GUEST: Final = demo_guest(16 * MiB)
+SLOW: Final = RestoreOptions(threads=1)
+GLOBALS: Final = restore.__globals__
+"""The module's names: as an attribute of the package ``restore`` is the function."""
+
+
+@pytest.fixture(scope="module")
+def booted(qemu: str) -> Iterator[RunningQemu]:
+    with RunningQemu(GUEST) as running:
+        running.boot().qmp().close()
+        yield running
+
+
+@pytest.fixture(scope="module")
+def saved(booted: RunningQemu, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Images of it: one that takes long to restore, and others."""
+    path = tmp_path_factory.mktemp("saved") / "image"
+    images = {}
+    for name in ("bzip2", "gzip", "zstd", "raw"):
+        save(booted.monitor, path, SaveOptions(format=name, then="resume"))
+        images[name] = path.read_bytes()
+    return images
+
+
+@pytest.fixture
+def command(booted: RunningQemu) -> list[str]:
+    """Of the same machine, without the sockets and files of the other one."""
+    return [*booted.command[: booted.command.index("-chardev")], "-serial", "null"]
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[QemuProcess]]:
+    """Every QEMU that the test starts; none is left after it."""
+    processes: list[QemuProcess] = []
+
+    def start(*arguments: Any, **options: Any) -> QemuProcess:
+        processes.append(QemuProcess(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setitem(GLOBALS, "QemuProcess", start)
+    yield processes
+    for process in processes:
+        assert not Path(f"/proc/{process.pid}").exists()
+
+
+def fails(kind: type[StreamsaveError], image: Path, **others: Any) -> StreamsaveError:
+    """A restore that ends with ``kind``, names the image, and leaves it alone."""
+    before = hashlib.sha256(image.read_bytes()).digest()
+    with pytest.raises(kind) as caught:
+        restore(image, **others)
+    assert hashlib.sha256(image.read_bytes()).digest() == before
+    return caught.value
+
+
+def once(act: Callable[[], object]) -> Callable[[Progress], None]:
+    """A progress callback that acts the first time that it is called."""
+    done: list[object] = []
+
+    def progress(_: Progress) -> None:
+        if not done:
+            done.append(act())
+
+    return progress
+
+
+# Cancelled
+
+
+@pytest.mark.parametrize("with_process", [True, False], ids=["ours", "theirs"])
+def test_cancelled_in_mid_restore(
+    with_process: bool, saved: dict[str, bytes], command: list[str], launch: Launch, image: Path
+) -> None:
+    image.write_bytes(saved["bzip2"])
+    cancel = Cancellation()
+    options = {"options": SLOW, "cancel": cancel, "progress": once(lambda: cancel.cancel("enough"))}
+    if with_process:
+        error = fails(Aborted, image, command=command, **options)
+    else:
+        waiting = launch(GUEST, incoming=True)
+        waiting.qmp().close()
+        error = fails(Aborted, image, monitor=waiting.monitor, **options)
+        assert waiting.wait() != 0  # as a QEMU until 9.0 does when its stream ends too early
+    assert str(error) == "enough"
+
+
+def test_cancelled_before_it_began(saved: dict[str, bytes], command: list[str], launch: Launch, image: Path) -> None:
+    image.write_bytes(saved["zstd"])
+    cancel = Cancellation()
+    cancel.cancel("enough")
+    fails(Aborted, image, command=command, cancel=cancel)
+    waiting = launch(GUEST, incoming=True)
+    waiting.qmp().close()
+    fails(Aborted, image, monitor=waiting.monitor, cancel=cancel)
+    assert waiting.status() == "inmigrate"
+    restore(image, monitor=waiting.monitor)
+    waiting.wait_for_ticks(1, 20)
+
+
+def test_cancelled_while_qemu_starts(saved: dict[str, bytes], image: Path) -> None:
+    """A program that never greets."""
+    image.write_bytes(saved["zstd"])
+    cancel = Cancellation()
+    timer = threading.Timer(0.3, cancel.cancel, ["enough"])
+    timer.start()
+    began = time.monotonic()
+    try:
+        fails(Aborted, image, command=["sh", "-c", "exec sleep 60"], cancel=cancel)
+    finally:
+        timer.join()
+    assert time.monotonic() - began < 5
+
+
+def test_cancelled_while_qemu_does_not_read(
+    saved: dict[str, bytes], command: list[str], image: Path, started: list[QemuProcess]
+) -> None:
+    """QEMU stands still with a full socket; it is ended all the same."""
+    image.write_bytes(saved["raw"])
+    cancel = Cancellation()
+    write = SocketSink.write
+    timer = threading.Timer(0.3, cancel.cancel, ["enough"])
+
+    def stall_and_write(sink: SocketSink, parts: Sequence[Buffer]) -> None:
+        if not timer.is_alive():
+            started[0].send_signal(19)
+            timer.start()
+        write(sink, parts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SocketSink, "write", stall_and_write)
+        fails(Aborted, image, command=command, cancel=cancel)
+    timer.join()
+
+
+def test_a_progress_callback_that_raises(saved: dict[str, bytes], command: list[str], image: Path) -> None:
+    image.write_bytes(saved["bzip2"])
+
+    def progress(_: Progress) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        restore(image, command=command, progress=progress, options=SLOW)
+
+
+# The image changes while it is read
+
+
+@pytest.mark.parametrize("name", ["bzip2", "gzip", "zstd", "raw"])
+def test_the_image_is_truncated_while_it_is_read(
+    name: str, saved: dict[str, bytes], command: list[str], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image.write_bytes(saved[name])
+    change_when_half_is_read(image, monkeypatch, lambda: os.truncate(image, int(image.stat().st_size * 0.7) - 12345))
+    with pytest.raises(TruncatedImageError) as caught:
+        restore(image, command=command)
+    assert str(image) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bzip2", "gzip", "zstd"])
+def test_the_image_is_overwritten_while_it_is_read(
+    name: str, saved: dict[str, bytes], command: list[str], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image.write_bytes(saved[name])
+
+    def overwrite() -> None:
+        with image.open("r+b") as file:
+            file.seek(int(len(saved[name]) * 0.7))
+            file.write(bytes(100_000))
+
+    change_when_half_is_read(image, monkeypatch, overwrite)
+    with pytest.raises(ImageError) as caught:
+        restore(image, command=command)
+    assert str(image) in str(caught.value)
+    assert isinstance(caught.value, CorruptImageError | TruncatedImageError)
+
+
+def change_when_half_is_read(image: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    half = image.stat().st_size // 2
+    readinto = FileSource.readinto
+    seen = 0
+
+    def read_and_change(source: FileSource, view: memoryview) -> int:
+        nonlocal seen
+        before = seen
+        got = readinto(source, view)
+        seen += got
+        if before <= half < seen:
+            change()
+        return got
+
+    monkeypatch.setattr(FileSource, "readinto", read_and_change)
+
+
+def test_an_image_that_cannot_be_read_any_further(
+    saved: dict[str, bytes], command: list[str], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image.write_bytes(saved["zstd"])
+    readv = os.readv
+    payload_at = read_info(image).payload_offset
+
+    def fail(fd: int, views: Sequence[memoryview]) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}") == str(image) and os.lseek(fd, 0, os.SEEK_CUR) > payload_at + MiB:
+            raise OSError(5, os.strerror(5))
+        return readv(fd, views)
+
+    monkeypatch.setattr(os, "readv", fail)
+    error = fails(SourceError, image, command=command)
+    assert str(error) == f"{image}: cannot be read: Input/output error"
+
+
+def test_an_image_that_is_removed_while_it_is_read(
+    saved: dict[str, bytes], booted: RunningQemu, command: list[str], image: Path
+) -> None:
+    """It is open: nothing is missing."""
+    image.write_bytes(saved["bzip2"])
+    report = restore(image, command=command, progress=once(image.unlink))
+    assert report.process is not None
+    report.process.terminate()
+
+
+# QEMU
+
+
+def test_qemu_is_not_there(saved: dict[str, bytes], image: Path) -> None:
+    image.write_bytes(saved["zstd"])
+    error = fails(ProcessError, image, command=["no-such-qemu", "-m", "16M"])
+    assert "there is no program no-such-qemu; install QEMU" in str(error)
+
+
+@pytest.mark.parametrize("name", ["bzip2", "raw"])
+def test_qemu_dies_in_mid_restore(
+    name: str, saved: dict[str, bytes], command: list[str], image: Path, started: list[QemuProcess]
+) -> None:
+    image.write_bytes(saved[name])
+    write = SocketSink.write
+    count = 0
+
+    def kill_and_write(sink: SocketSink, parts: Sequence[Buffer]) -> None:
+        nonlocal count
+        count += 1
+        if count == 2:
+            os.kill(started[0].pid, 9)
+        write(sink, parts)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SocketSink, "write", kill_and_write)
+        error = fails(IncomingError, image, command=command, options=SLOW)
+    assert f"QEMU did not load the stream of a machine pc-i440fx-7.2 from {image}" in str(error)
+
+
+def test_qemu_dies_after_the_last_byte(
+    saved: dict[str, bytes], command: list[str], image: Path, started: list[QemuProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image.write_bytes(saved["zstd"])
+    wait = GLOBALS["wait_incoming"]
+
+    def kill_and_wait(*arguments: Any) -> None:
+        os.kill(started[0].pid, 9)
+        wait(*arguments)
+
+    monkeypatch.setitem(GLOBALS, "wait_incoming", kill_and_wait)
+    error = fails(IncomingError, image, command=command)
+    assert "QEMU did not load the stream of a machine pc-i440fx-7.2" in str(error)
+
+
+def test_a_decoder_that_raises(
+    saved: dict[str, bytes], command: list[str], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image.write_bytes(saved["gzip"])
+
+    def decoder(_: object) -> None:
+        raise MemoryError("no memory for a context")
+
+    monkeypatch.setattr(type(find_codec("gzip")), "decoder", decoder)
+    with pytest.raises(MemoryError):
+        restore(image, command=command)
+
+
+# Into a descriptor
+
+
+def test_a_reader_that_goes_away(saved: dict[str, bytes], image: Path) -> None:
+    image.write_bytes(saved["zstd"])
+    reader_fd, writer_fd = os.pipe()
+
+    def read_and_leave() -> None:
+        os.read(reader_fd, 65536)
+        os.close(reader_fd)
+
+    try:
+        reader = threading.Thread(target=read_and_leave)
+        reader.start()
+        with pytest.raises(StreamsaveError, match=r"writing the given descriptor failed: .*Broken pipe"):
+            restore_stream(image, writer_fd)
+        reader.join()
+    finally:
+        os.close(writer_fd)

@@ -1,0 +1,302 @@
+"""What can fail around a save fails at the worst moment, in our own process: the guest runs on, and no image is left."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import pytest
+
+from streamsave.cancel import Cancellation
+from streamsave.codecs.registry import find_codec
+from streamsave.endpoints.file import TEMPORARY_SUFFIX, NewImage
+from streamsave.endpoints.socket import SocketSource
+from streamsave.errors import (
+    Aborted,
+    CodecError,
+    CommandError,
+    DestinationError,
+    MigrationError,
+    MonitorBusyError,
+    MonitorError,
+    ProcessError,
+    StreamsaveError,
+)
+from streamsave.format.header import HEADER_SIZE, MAGIC_COMPLETE
+from streamsave.image import read_info
+from streamsave.options import SaveOptions
+from streamsave.qemu.monitor import Monitor
+from streamsave.save import save
+from streamsave.types import Buffer, Progress
+from streamsave.units import MiB
+
+from ..kit.qemu import RunningQemu, demo_guest
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
+GLOBALS: Final[dict[str, Any]] = save.__globals__
+"""The module's names: as an attribute of the package ``save`` is the function."""
+RAW: Final = SaveOptions(format="raw")
+OLDER: Final = b"an older image"
+IO_ERROR: Final = OSError(5, os.strerror(5))
+
+
+@pytest.fixture(scope="module")
+def guest(qemu: str) -> Iterator[RunningQemu]:
+    """A guest that survives everything in this file."""
+    with RunningQemu(demo_guest(16 * MiB)) as running:
+        running.boot().qmp().close()
+        yield running
+
+
+def state_of(guest: RunningQemu) -> list[object]:
+    with guest.qmp() as qmp:
+        settings = (qmp.execute(f"query-migrate-{each}") for each in ("capabilities", "parameters"))
+        return [qmp.status(), *settings]
+
+
+Fails: TypeAlias = Callable[..., StreamsaveError]
+
+
+@pytest.fixture
+def fails(guest: RunningQemu, image: Path) -> Fails:
+    """``fails(error, options, ...)``: a save over an older image that ends with ``error`` and changes nothing."""
+
+    def attempt(kind: type[StreamsaveError], options: SaveOptions = RAW, **others: Any) -> StreamsaveError:
+        before = state_of(guest)
+        image.write_bytes(OLDER)
+        with pytest.raises(kind) as caught:
+            save(guest.monitor, image, options, **others)
+        assert [each.name for each in image.parent.iterdir()] == [image.name]
+        assert image.read_bytes() == OLDER
+        goes_on(guest, before)
+        assert not any("could not be brought back" in note for note in getattr(caught.value, "__notes__", ()))
+        return caught.value
+
+    return attempt
+
+
+def goes_on(guest: RunningQemu, before: list[object]) -> None:
+    assert state_of(guest) == before
+    guest.wait_for_ticks(1, 10)
+
+
+def failing(wrapped: Any, *calls: int, error: BaseException = IO_ERROR) -> Any:
+    """``wrapped``, but its calls of these numbers, from 1, raise ``error`` instead."""
+    count = 0
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count in calls:
+            raise error
+        return wrapped(*arguments, **options)
+
+    return call
+
+
+# The end of the image
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=["payload", "header"])
+def test_fsync_fails(number: int, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
+    assert f"{image}: cannot make the image durable: Input/output error" in str(fails(DestinationError))
+
+
+@pytest.mark.parametrize("error", [IO_ERROR, OSError(18, os.strerror(18))])
+def test_rename_fails(error: OSError, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "rename", failing(os.rename, 1, error=error))
+    assert f"{image}: cannot make the image durable: {error.strerror}" in str(fails(DestinationError))
+
+
+def test_the_header_cannot_be_rewritten(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda *_: 12)
+    assert "short write of the header" in str(fails(DestinationError))
+
+
+@pytest.mark.parametrize("numbers", [(3,), (3, 4)], ids=["once", "for good"])
+def test_fsync_of_the_folder_fails(
+    numbers: Sequence[int], guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older image is gone by then; but nothing that looks complete may stay, whatever the disk makes durable."""
+    before = state_of(guest)
+    seen: list[bytes] = []
+    unlink = os.unlink
+
+    def look_and_unlink(path: Any, **options: Any) -> None:
+        seen.append(Path(path).read_bytes()[:HEADER_SIZE])
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, *numbers))
+    monkeypatch.setattr(os, "unlink", look_and_unlink)
+    with pytest.raises(DestinationError, match="cannot make the image's name durable: Input/output error"):
+        save(guest.monitor, image, RAW)
+    monkeypatch.undo()
+    assert [head.startswith(MAGIC_COMPLETE) for head in seen] == [False], "it was removed as a partial image"
+    assert list(image.parent.iterdir()) == []
+    goes_on(guest, before)
+
+
+def test_interrupted_between_rename_and_the_folders_fsync(
+    guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state_of(guest)
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, 3, error=KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        save(guest.monitor, image, RAW)
+    assert list(image.parent.iterdir()) == []
+    goes_on(guest, before)
+
+
+def test_the_unfinished_image_is_removed(fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = NewImage.write
+
+    def remove_and_write(file: NewImage, parts: Sequence[Buffer]) -> None:
+        if file.size > MiB and file.temporary.exists():
+            assert file.temporary.name.endswith(TEMPORARY_SUFFIX)
+            file.temporary.unlink()
+        write(file, parts)
+
+    monkeypatch.setattr(NewImage, "write", remove_and_write)
+    assert f"{image}: somebody removed the unfinished image" in str(fails(DestinationError))
+
+
+# In mid-stream
+
+
+def test_a_codec_that_raises(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+            raise RuntimeError("the codec broke")
+
+    monkeypatch.setattr(type(find_codec("gzip")), "encoder", lambda self, level: Broken())
+    error = fails(CodecError, SaveOptions(format="gzip"))
+    assert "gzip failed to compress chunk 0 (stream offset 0): the codec broke" in str(error)
+
+
+def test_a_codec_without_memory(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encoder(*_: object) -> None:
+        raise MemoryError("no memory for a context")
+
+    monkeypatch.setattr(type(find_codec("gzip")), "encoder", encoder)
+    with pytest.raises(MemoryError):
+        fails(DestinationError, SaveOptions(format="gzip"))
+
+
+def test_a_progress_callback_that_raises(guest: RunningQemu, image: Path) -> None:
+    before = state_of(guest)
+
+    def progress(_: Progress) -> None:
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        save(guest.monitor, image, RAW, progress=progress)
+    assert list(image.parent.iterdir()) == []
+    goes_on(guest, before)
+
+
+@pytest.mark.parametrize("size", [0, 100, 5 * MiB])
+def test_a_stream_that_is_not_all(size: int, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU says completed and the socket ended in order, but the last bytes are not the end of a stream."""
+
+    class Short(SocketSource):
+        left = size
+
+        def readinto(self, view: memoryview) -> int:
+            got = super().readinto(view[: self.left])
+            self.left -= got
+            if not self.left:
+                while super().readinto(memoryview(bytearray(MiB))):
+                    pass
+            return got
+
+    monkeypatch.setitem(GLOBALS, "SocketSource", Short)
+    assert f"the migration stream of {size} bytes is not all of one: " in str(fails(MigrationError))
+
+
+def test_qemu_refuses_to_migrate(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = Monitor.execute
+
+    def refuse(monitor: Monitor, command: str, *arguments: Any, **options: Any) -> Any:
+        if command == "migrate":
+            raise CommandError("QEMU refused migrate: not today", command=command)
+        return execute(monitor, command, *arguments, **options)
+
+    monkeypatch.setattr(Monitor, "execute", refuse)
+    assert "not today" in str(fails(CommandError))
+
+
+def test_a_descriptor_that_cannot_be_passed(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = MonitorError("no descriptors here")
+    monkeypatch.setattr(Monitor, "send_fd", failing(Monitor.send_fd, 1, error=error))
+    assert fails(MonitorError) is error
+
+
+@pytest.mark.parametrize("after", ["neutralise", "stop", "migrate", "wait"])
+def test_cancelled_at_every_step(after: str, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel = Cancellation()
+    target: tuple[Any, str] = {
+        "neutralise": (GLOBALS["MigrationSettings"], "neutralise"),
+        "stop": (Monitor, "execute"),
+        "migrate": (GLOBALS["_Inflow"], "run"),
+        "wait": (GLOBALS["_Inflow"], "check_end"),
+    }[after]
+    wrapped = getattr(*target)
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if after != "stop":
+            cancel.cancel("enough")
+        elif arguments[1] == "stop":
+            threading.Timer(0.01, cancel.cancel, ["enough"]).start()
+        return wrapped(*arguments, **options)
+
+    monkeypatch.setattr(*target, call)
+    assert str(fails(Aborted, cancel=cancel)) == "enough"
+
+
+def test_a_guardian_that_does_not_start(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    assert "the guardian" in str(fails(ProcessError))
+
+
+# Two at a time
+
+
+def test_a_second_save_of_the_same_guest(guest: RunningQemu, image: Path, tmp_path: Path) -> None:
+    started = threading.Event()
+    reports = []
+
+    def first() -> None:
+        options = SaveOptions(format="bzip2", threads=1, then="resume")
+        reports.append(save(guest.monitor, image, options, progress=lambda _: started.set()))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    try:
+        assert started.wait(30)
+        second = tmp_path / "second.save"
+        with pytest.raises(MonitorBusyError, match="another client holds the monitor"):
+            save_impatiently(guest.monitor, second)
+        assert not second.exists()
+    finally:
+        thread.join()
+    assert read_info(image).header.complete
+    assert reports[0].image_size == image.stat().st_size
+    guest.wait_for_ticks(1, 10)
+
+
+def save_impatiently(monitor: Path, image: Path) -> None:
+    """The first save may be over before the usual three seconds are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(GLOBALS, "Monitor", lambda address: Monitor(address, greeting_s=0.2))
+        save(monitor, image, RAW)
+
+
+def test_two_saves_to_the_same_file_one_after_the_other(guest: RunningQemu, image: Path) -> None:
+    for name in ("raw", "gzip"):
+        save(guest.monitor, image, SaveOptions(format=name, then="resume"))
+        assert read_info(image).format == name
+    assert [each.name for each in image.parent.iterdir()] == [image.name]
