@@ -26,37 +26,37 @@ if TYPE_CHECKING:
     from .errors import Aborted as Aborted
     from .errors import StreamsaveError as StreamsaveError
     from .format.metadata import Metadata as Metadata
-    from .image import ImageInfo as ImageInfo
-    from .image import read_info as read_info
+    from .operations.image import ImageInfo as ImageInfo
+    from .operations.image import read_info as read_info
+    from .operations.reports import RestoreReport as RestoreReport
+    from .operations.reports import SaveReport as SaveReport
+    from .operations.restore import restore as restore
+    from .operations.restore import restore_stream as restore_stream
+    from .operations.save import save as save
+    from .operations.save import save_stream as save_stream
     from .options import CompressOptions as CompressOptions
     from .options import RestoreOptions as RestoreOptions
     from .options import SaveOptions as SaveOptions
-    from .reports import RestoreReport as RestoreReport
-    from .reports import SaveReport as SaveReport
-    from .restore import restore as restore
-    from .restore import restore_stream as restore_stream
-    from .save import save as save
-    from .save import save_stream as save_stream
     from .types import Progress as Progress
 
 _HOMES = {
     "Aborted": "errors",
     "Cancellation": "cancel",
     "CompressOptions": "options",
-    "ImageInfo": "image",
+    "ImageInfo": "operations.image",
     "Metadata": "format.metadata",
     "Progress": "types",
     "RestoreOptions": "options",
-    "RestoreReport": "reports",
+    "RestoreReport": "operations.reports",
     "SaveOptions": "options",
-    "SaveReport": "reports",
+    "SaveReport": "operations.reports",
     "StreamsaveError": "errors",
     "find_codec": "codecs.registry",
-    "read_info": "image",
-    "restore": "restore",
-    "restore_stream": "restore",
-    "save": "save",
-    "save_stream": "save",
+    "read_info": "operations.image",
+    "restore": "operations.restore",
+    "restore_stream": "operations.restore",
+    "save": "operations.save",
+    "save_stream": "operations.save",
 }
 
 __all__ = ["__version__", *_HOMES]

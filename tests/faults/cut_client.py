@@ -5,9 +5,9 @@ from __future__ import annotations
 import signal
 import sys
 
-from streamsave.image import ImageWriter
+from streamsave.operations.image import ImageWriter
+from streamsave.operations.save import save
 from streamsave.options import SaveOptions
-from streamsave.save import save
 
 commit = ImageWriter.commit
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from streamsave.endpoints import file
-from streamsave.image import ImageWriter
+from streamsave.operations.image import ImageWriter
 from streamsave.options import SaveOptions
 from streamsave.qemu.monitor import Monitor
 from streamsave.units import MiB
 
-operation: Any = importlib.import_module("streamsave.save")  # the package has a function of that name
+operation: Any = importlib.import_module("streamsave.operations.save")
 
 
 def die(*_: object) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 import pytest
 
 from streamsave.endpoints.file import TEMPORARY_SUFFIX
-from streamsave.image import read_info
+from streamsave.operations.image import read_info
 from streamsave.units import MiB
 
 from ..conftest import Launch

@@ -26,11 +26,11 @@ from streamsave.errors import (
     StreamsaveError,
     TruncatedImageError,
 )
-from streamsave.image import read_info
+from streamsave.operations.image import read_info
+from streamsave.operations.restore import restore, restore_stream
+from streamsave.operations.save import save
 from streamsave.options import RestoreOptions, SaveOptions
 from streamsave.qemu.process import QemuProcess
-from streamsave.restore import restore, restore_stream
-from streamsave.save import save
 from streamsave.types import Buffer, Progress
 from streamsave.units import MiB
 

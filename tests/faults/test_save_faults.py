@@ -26,10 +26,10 @@ from streamsave.errors import (
     StreamsaveError,
 )
 from streamsave.format.header import HEADER_SIZE, MAGIC_COMPLETE
-from streamsave.image import read_info
+from streamsave.operations.image import read_info
+from streamsave.operations.save import save
 from streamsave.options import SaveOptions
 from streamsave.qemu.monitor import Monitor
-from streamsave.save import save
 from streamsave.types import Buffer, Progress
 from streamsave.units import MiB
 

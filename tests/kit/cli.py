@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 MARK: Final = "STREAMSAVE_TEST_RUN"
 """An environment variable that everything inherits which a run starts, wherever it goes."""
-END_S: Final = 60.0
+END_S: Final = 40.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,11 @@ class Run:
         """Wait for the end."""
         try:
             out, err = self.process.communicate(timeout=timeout_s)
-        finally:
-            self.process.kill()
+        except subprocess.TimeoutExpired:
+            for pid in self.family():
+                os.kill(pid, signal.SIGKILL)
+            out, err = self.process.communicate(timeout=10)
+            raise AssertionError(f"no end within {timeout_s:g} s; it said:\n{out}\n{err}") from None
         return Result(self.process.returncode, out, err)
 
     def kill(self) -> None:

@@ -17,7 +17,7 @@ from streamsave.codecs.registry import codecs
 from streamsave.demo import demo, machine
 from streamsave.demo.demo import HEADINGS, DemoRow, run_demo
 from streamsave.errors import Aborted, FormatError, ProcessError
-from streamsave.restore import restore
+from streamsave.operations.restore import restore
 from streamsave.units import MiB
 
 pytestmark = pytest.mark.qemu

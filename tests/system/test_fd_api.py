@@ -19,9 +19,9 @@ from streamsave.cancel import Cancellation
 from streamsave.errors import Aborted, DestinationError, MigrationError, SourceError, TruncatedImageError
 from streamsave.format.metadata import Metadata
 from streamsave.format.migration import StreamMap
-from streamsave.image import read_info
-from streamsave.restore import restore_stream
-from streamsave.save import save_stream
+from streamsave.operations.image import read_info
+from streamsave.operations.restore import restore_stream
+from streamsave.operations.save import save_stream
 from streamsave.units import MiB
 
 from ..conftest import Launch

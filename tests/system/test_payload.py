@@ -15,10 +15,10 @@ import pytest
 
 from streamsave.codecs.registry import codecs, find_codec
 from streamsave.format.metadata import Metadata
-from streamsave.image import read_info
+from streamsave.operations.image import read_info
+from streamsave.operations.restore import restore_stream
+from streamsave.operations.save import save, save_stream
 from streamsave.options import CompressOptions, SaveOptions
-from streamsave.restore import restore_stream
-from streamsave.save import save, save_stream
 from streamsave.units import MiB
 
 from ..conftest import Launch

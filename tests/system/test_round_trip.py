@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from streamsave.codecs.registry import codecs
+from streamsave.operations.restore import restore
+from streamsave.operations.save import save
 from streamsave.options import SaveOptions
-from streamsave.restore import restore
-from streamsave.save import save
 
 from ..conftest import Launch
 from ..kit.linux import mixed_blob

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 import pytest
 
 from streamsave.errors import DestinationError
-from streamsave.image import read_info
+from streamsave.operations.image import read_info
+from streamsave.operations.restore import restore
+from streamsave.operations.save import save
 from streamsave.options import GuestState, RestoreOptions, SaveOptions, Then, Transport
-from streamsave.restore import restore
-from streamsave.save import save
 from streamsave.types import Progress
 from streamsave.units import MiB
 

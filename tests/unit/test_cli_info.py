@@ -89,7 +89,7 @@ def image_info(**changes: Any) -> SimpleNamespace:
 def image(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """``image.info`` is what ``read_info`` returns."""
     image = SimpleNamespace(info=image_info())
-    monkeypatch.setattr("streamsave.image.read_info", lambda _path: image.info)
+    monkeypatch.setattr("streamsave.operations.image.read_info", lambda _path: image.info)
     return image
 
 

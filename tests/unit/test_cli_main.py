@@ -28,7 +28,7 @@ def test_nothing_heavy_is_imported_to_answer(arguments: list[str]) -> None:
     code = (
         "import sys; from streamsave.cli.main import main; main(sys.argv[1:])\n"
         "heavy = {'asyncio', 'rich', 'zstandard', 'shtab', 'dataclasses', 'qemu', 'cffi', 'logging', 'streamsave.options',"
-        " 'streamsave.codecs', 'streamsave.save', 'streamsave.restore'}\n"
+        " 'streamsave.codecs', 'streamsave.operations'}\n"
         "print('imported:', sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
@@ -98,7 +98,7 @@ def failing_info(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def read_info(_path: str) -> None:
         raise fails.error
 
-    monkeypatch.setitem(sys.modules, "streamsave.image", SimpleNamespace(read_info=read_info))
+    monkeypatch.setitem(sys.modules, "streamsave.operations.image", SimpleNamespace(read_info=read_info))
     return fails
 
 

@@ -14,8 +14,8 @@ from streamsave.cancel import Cancellation
 from streamsave.cli.main import main
 from streamsave.cli.restore import split_command
 from streamsave.errors import IncomingError
+from streamsave.operations.reports import RestoreReport
 from streamsave.options import RestoreOptions
-from streamsave.reports import RestoreReport
 from streamsave.units import MiB
 
 
@@ -68,7 +68,7 @@ class FakeRestore:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRestore:
     fake = FakeRestore()
-    monkeypatch.setitem(sys.modules, "streamsave.restore", SimpleNamespace(restore=fake))
+    monkeypatch.setitem(sys.modules, "streamsave.operations.restore", SimpleNamespace(restore=fake))
     return fake
 
 
@@ -191,7 +191,7 @@ def saved_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleName
         arguments=("qemu-system-x86_64", "-name", "it's \x1b[2J", "-m", "2G"), working_directory=str(home)
     )
     image = SimpleNamespace(description=SimpleNamespace(command=command))
-    monkeypatch.setitem(sys.modules, "streamsave.image", SimpleNamespace(read_info=lambda path: image))
+    monkeypatch.setitem(sys.modules, "streamsave.operations.image", SimpleNamespace(read_info=lambda path: image))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     return image

@@ -12,8 +12,8 @@ from streamsave import config
 from streamsave.cancel import Cancellation
 from streamsave.cli.main import main
 from streamsave.errors import DestinationError, GuestError
+from streamsave.operations.reports import SaveReport
 from streamsave.options import SaveOptions
-from streamsave.reports import SaveReport
 from streamsave.types import Progress
 from streamsave.units import MiB
 
@@ -59,7 +59,7 @@ class FakeSave:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSave:
     fake = FakeSave()
-    monkeypatch.setitem(sys.modules, "streamsave.save", SimpleNamespace(save=fake))
+    monkeypatch.setitem(sys.modules, "streamsave.operations.save", SimpleNamespace(save=fake))
     monkeypatch.setattr(config, "usual_path", lambda: tmp_path / "usual.conf")
     return fake
 

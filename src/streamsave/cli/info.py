@@ -11,7 +11,7 @@ from .arguments import add_command, add_image
 from .output import Output, escape, table, write
 
 if TYPE_CHECKING:
-    from ..image import ImageInfo
+    from ..operations.image import ImageInfo
     from .arguments import Subparsers
 
 DESCRIPTION = """\
@@ -40,7 +40,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the image's description."""
-    from ..image import read_info
+    from ..operations.image import read_info
 
     info = read_info(args.image)
     if args.xml:
@@ -130,7 +130,7 @@ def _restorers(info: ImageInfo) -> str:
 def _unreadable(info: ImageInfo) -> str:
     """Why we do not decode the payload; empty if we do."""
     from ..errors import UnsupportedImageError
-    from ..image import payload_codec
+    from ..operations.image import payload_codec
 
     try:
         payload_codec(info)

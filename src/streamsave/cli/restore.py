@@ -16,7 +16,7 @@ from .output import Output, complain, quote_command, reporting, write
 
 if TYPE_CHECKING:
     from ..format.description import SavedCommand
-    from ..reports import RestoreReport
+    from ..operations.reports import RestoreReport
     from .arguments import Subparsers
 
 USAGE = """\
@@ -82,8 +82,8 @@ def split_command(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
 def run(args: argparse.Namespace) -> int:
     """Restore; in the command form, stay until QEMU ends."""
     from ..cancel import Cancellation
+    from ..operations.restore import restore
     from ..options import RestoreOptions
-    from ..restore import restore
     from .progress import showing_progress
     from .signals import SignalRelay
 
@@ -154,7 +154,7 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 def _saved_command(image: Path, *, ask: bool) -> tuple[str, ...]:
     """The command in the image, shown and agreed to; this process is then in the working directory that goes with it."""
-    from ..image import read_info
+    from ..operations.image import read_info
 
     description = read_info(image).description
     if description is None or description.command is None:

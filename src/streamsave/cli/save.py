@@ -11,7 +11,7 @@ from .arguments import add_command, add_image, add_json, add_quiet, add_threads,
 from .output import Output, reporting
 
 if TYPE_CHECKING:
-    from ..reports import SaveReport
+    from ..operations.reports import SaveReport
     from .arguments import Subparsers
 
 DESCRIPTION = """\
@@ -62,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     """Save; 0 once everything is done."""
     from ..cancel import Cancellation
     from ..config import configured_format
+    from ..operations.save import save
     from ..options import DEFAULT_FORMAT, SaveOptions
-    from ..save import save
     from .progress import showing_progress
     from .signals import SignalRelay
 

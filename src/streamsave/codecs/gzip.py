@@ -32,8 +32,8 @@ _DEFLATERS: Final[dict[int, tuple[Literal["isal", "libdeflate"], int]]] = {
     8: ("libdeflate", 6),
     9: ("libdeflate", 9),
 }
-"""What does the work at gzip's levels: the fastest whose output is at most 4 % larger than gzip's and smaller than that of the
-level below. Measured on 1 MiB chunks of programs and libraries (MiB/s on one core, ratio; gzip itself in brackets):
+"""What does the work at gzip's levels: the fastest whose output is at most 4 % larger than gzip's, and smaller than that of
+the level below. Measured on 1 MiB chunks of programs and libraries (MiB/s on one core, ratio; gzip itself in brackets):
 
 1: 377, 2.247 (69, 2.288)   2: 243, 2.323 (63, 2.339)   3: 180, 2.363 (50, 2.379)
 4: 134, 2.438 (49, 2.449)   5: 118, 2.458 (35, 2.497)   6: 111, 2.468 (21, 2.517)

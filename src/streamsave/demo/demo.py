@@ -17,10 +17,10 @@ from typing import Final, Self
 from ..cancel import Cancellation
 from ..codecs.registry import codecs
 from ..errors import ProcessError
+from ..operations.restore import restore
+from ..operations.save import save
 from ..options import RestoreOptions, SaveOptions
 from ..qemu.process import QemuProcess
-from ..restore import restore
-from ..save import save
 from ..units import MiB, format_duration, format_size
 from .console import Console
 from .machine import QEMU, Accelerator, Machine, end_process, find_qemu, probe_accelerator

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from ..errors import DestinationError, EndpointError, GuestError, MigrationError, SourceError, StreamsaveError
+from ..errors import CommandError, DestinationError, EndpointError, GuestError, MigrationError, SourceError, StreamsaveError
 from ..units import MiB
 from .monitor import Monitor
 from .recovery import migration_status
@@ -69,7 +69,22 @@ def start_incoming(monitor: Monitor, transport: Transport) -> socket.socket:
             " start it with -incoming defer, and restore into it once",
             status=run_state,
         )
-    monitor.execute("stop")  # in this run state: do not start the guest by yourself
+    try:
+        sock = _open_incoming(monitor, transport)
+    except CommandError as error:
+        error.add_note("start QEMU with -incoming defer, and restore into it once")
+        raise
+    try:
+        # In this run state: do not start the guest by yourself. Not before QEMU is ours, for if it waits for somebody else's
+        # stream that guest is to run; and early enough, for nothing is loaded before we write.
+        monitor.execute("stop")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_incoming(monitor: Monitor, transport: Transport) -> socket.socket:
     if transport == "fd":
         return _by_descriptor(monitor, "migrate-incoming", DestinationError)
     with _private_path(DestinationError) as path:

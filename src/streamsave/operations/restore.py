@@ -11,21 +11,21 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from ._native.calls import StreamScanner
-from .cancel import Cancellation
-from .codecs.base import Codec
-from .endpoints.descriptor import DescriptorSink
-from .endpoints.socket import SocketSink
-from .errors import DestinationError, IncomingError, MonitorError, TruncatedImageError, UsageError
+from .._native.calls import StreamScanner
+from ..cancel import Cancellation
+from ..codecs.base import Codec
+from ..endpoints.descriptor import DescriptorSink
+from ..endpoints.socket import SocketSink
+from ..errors import DestinationError, IncomingError, MonitorError, TruncatedImageError, UsageError
+from ..options import RestoreOptions
+from ..pipeline.decompress import Decompression
+from ..qemu.migration import MigrationSettings, start_incoming, wait_incoming
+from ..qemu.monitor import Monitor
+from ..qemu.process import QemuProcess
+from ..types import ProgressCallback, Sink
 from .flow import restore_progress, run
 from .image import OpenImage
-from .options import RestoreOptions
-from .pipeline.decompress import Decompression
-from .qemu.migration import MigrationSettings, start_incoming, wait_incoming
-from .qemu.monitor import Monitor
-from .qemu.process import QemuProcess
 from .reports import STREAM, RestoreReport, StageClock
-from .types import ProgressCallback, Sink
 
 OUTCOME_TIMEOUT_S = 60.0
 """How long after the last byte of the stream QEMU may take to say that it loaded it."""
@@ -244,7 +244,8 @@ class _Outflow:
 
     def report(self, clock: StageClock, *, running: bool, process: QemuProcess | None) -> RestoreReport:
         """Of a restore that succeeded."""
-        stats, info = self.pipeline.stats, self._image.info
+        stats, info, stream = self.pipeline.stats, self._image.info, self.scanner.map()
+        odd = f"QEMU loaded the stream, but it does not end as one does ({stream.problem}): was the image cut?"
         return RestoreReport(
             path=self._image.path,
             format=self._codec.name,
@@ -256,6 +257,7 @@ class _Outflow:
             total_s=clock.total_s,
             stage_s=clock.stage_s,
             cpu_s=stats.cpu_s,
-            stream=self.scanner.map(),
+            stream=stream,
+            warnings=() if stream.well_formed_end else (odd,),
             process=process,
         )

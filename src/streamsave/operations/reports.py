@@ -7,11 +7,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from .format.migration import StreamMap
-from .units import MiB
+from ..format.migration import StreamMap
+from ..units import MiB
 
 if TYPE_CHECKING:
-    from .qemu.process import QemuProcess
+    from ..qemu.process import QemuProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

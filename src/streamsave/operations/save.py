@@ -13,11 +13,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from ._native.calls import StreamScanner
-from .cancel import Cancellation
-from .endpoints.descriptor import DescriptorSource
-from .endpoints.socket import SocketSource
-from .errors import (
+from .._native.calls import StreamScanner
+from ..cancel import Cancellation
+from ..endpoints.descriptor import DescriptorSource
+from ..endpoints.socket import SocketSource
+from ..errors import (
     DestinationError,
     MigrationError,
     MonitorConnectError,
@@ -26,21 +26,21 @@ from .errors import (
     SourceError,
     StreamsaveError,
 )
+from ..format.description import encode_description
+from ..format.metadata import Metadata
+from ..format.migration import StreamMap
+from ..guardian import Guardian, GuardianPlan
+from ..options import CompressOptions, SaveOptions
+from ..pipeline.compress import Compression
+from ..qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
+from ..qemu.monitor import Monitor
+from ..qemu.peer import describe_guest
+from ..qemu.recovery import Commander, carry_out, free_guest
+from ..types import ProgressCallback, Source
+from ..units import KiB, format_size
 from .flow import run, save_progress
-from .format.description import encode_description
-from .format.metadata import Metadata
-from .format.migration import StreamMap
-from .guardian import Guardian, GuardianPlan
 from .image import ImageWriter
-from .options import CompressOptions, SaveOptions
-from .pipeline.compress import Compression
-from .qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
-from .qemu.monitor import Monitor
-from .qemu.peer import describe_guest
-from .qemu.recovery import Commander, carry_out, free_guest
 from .reports import STREAM, SaveReport, StageClock
-from .types import ProgressCallback, Source
-from .units import KiB, format_size
 
 OUTCOME_TIMEOUT_S = 30.0
 """How long after the end of the stream QEMU may take to say how the migration ended."""

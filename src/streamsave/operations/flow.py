@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-from ._native.calls import StreamScanner
-from .cancel import Cancellation
-from .pipeline.stages import Pipeline
+from .._native.calls import StreamScanner
+from ..cancel import Cancellation
+from ..pipeline.stages import Pipeline
+from ..types import Progress, ProgressCallback
+from ..units import MiB
 from .reports import STREAM
-from .types import Progress, ProgressCallback
-from .units import MiB
 
 
 def run(

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-from .codecs.base import Codec
-from .codecs.registry import codec_by_number, find_codec
-from .endpoints.file import FileSource, NewImage
-from .errors import (
+from ..codecs.base import Codec
+from ..codecs.registry import codec_by_number, find_codec
+from ..endpoints.file import FileSource, NewImage
+from ..errors import (
     FormatError,
     ImageError,
     IncompleteImageError,
@@ -23,10 +23,10 @@ from .errors import (
     TruncatedImageError,
     UnsupportedImageError,
 )
-from .format.description import GuestDescription, parse_description
-from .format.header import HEADER_SIZE, UNUSED_SIZE, Header, encode_header, name_field, parse_header
-from .format.metadata import Metadata, encode_metadata, parse_metadata
-from .format.save_format import SaveFormat, oldest_libvirt
+from ..format.description import GuestDescription, parse_description
+from ..format.header import HEADER_SIZE, UNUSED_SIZE, Header, encode_header, name_field, parse_header
+from ..format.metadata import Metadata, encode_metadata, parse_metadata
+from ..format.save_format import SaveFormat, oldest_libvirt
 
 
 @dataclass(frozen=True, slots=True)
