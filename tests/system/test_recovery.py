@@ -141,4 +141,4 @@ def test_resume_of_a_paused_guest_is_no_cont() -> None:
 def test_quit_is_all_there_is_to_it() -> None:
     qemu = Difficult()
     carry_out(qemu, "quit", was_running=True, undo=UNDO)
-    assert qemu.seen == ["quit"]
+    assert qemu.seen == ["query-status", "quit"]

@@ -191,7 +191,7 @@ class _GuestSave:
         try:
             self._surely(lambda qmp: carry_out(qmp, then, was_running=self._guest.was_running, undo=undo))
         except StreamsaveError as error:
-            if not (then == "quit" and isinstance(error, MonitorLostError)):  # it went before it could answer
+            if not (then == "quit" and isinstance(error, MonitorLostError)):  # it is gone already
                 error.add_note(f"the image {self._image.file.path} is complete; only --then {then} failed")
                 raise
         finally:

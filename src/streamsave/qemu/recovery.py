@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import CommandError, GuestError
+from ..errors import CommandError, GuestError, MonitorLostError
 
 Command: TypeAlias = tuple[str, Mapping[str, object]]
 """A QMP command and its arguments."""
@@ -58,10 +58,14 @@ def carry_out(commander: Commander, then: str, *, was_running: bool, undo: Seque
     """Let go of a guest whose image exists: ``quit`` ends QEMU, ``resume`` is the state before, ``pause`` leaves it stopped.
 
     Raises:
-        As ``free_guest``; after ``quit`` a MonitorLostError may mean that QEMU went before it could answer.
+        As ``free_guest``; but that QEMU goes before it answers ``quit`` is what was asked for.
     """
     if then == "quit":
-        commander.execute("quit")
+        commander.execute("query-status")  # raises if the connection is broken: QEMU may live on behind it
+        try:
+            commander.execute("quit")
+        except MonitorLostError:
+            pass  # it went before it could answer
         return
     if then == "resume" and was_running:
         _run_again(commander, time.monotonic() + PATIENCE_S)
