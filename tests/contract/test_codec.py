@@ -1,4 +1,4 @@
-"""The codec contract (DESIGN section 7), over every codec that is registered."""
+"""The codec contract (``streamsave.codecs.base``), over every codec that is registered."""
 
 from __future__ import annotations
 

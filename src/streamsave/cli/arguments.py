@@ -41,7 +41,7 @@ def add_image(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """``--threads``; None: as many as this process may use."""
-    parser.add_argument("--threads", metavar="N", type=int, help="codec threads (default: the processors it may use)")
+    parser.add_argument("--threads", metavar="N", type=int, help="codec threads (default: one per usable processor)")
 
 
 def add_transport(parser: argparse.ArgumentParser) -> None:
