@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,3 +130,19 @@ def test_what_is_no_file_is_left_alone(folder: Path) -> None:
         with pytest.raises(DestinationError):
             write_image(folder / name)
     assert names(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("loop", "Too many levels of symbolic links; choose a path without a loop"),
+        ("n" * 256, "File name too long; choose a shorter name"),
+        ("file/guest.save", "Not a directory; choose a path whose parents are folders"),
+        ("none/guest.save", "none does not exist; create it first"),
+    ],
+)
+def test_a_path_that_cannot_be_says_what_to_do(folder: Path, name: str, expected: str) -> None:
+    (folder / "loop").symlink_to("loop")
+    (folder / "file").touch()
+    with pytest.raises(DestinationError, match=re.escape(expected)):
+        write_image(folder / name)

@@ -182,18 +182,26 @@ class NewImage:
         self.discard()
 
     def _cannot(self, what: str, error: OSError) -> DestinationError:
-        advice = _ADVICE.get(error.errno or 0, "")
-        return DestinationError(f"{self.path}: cannot {what}: {error.strerror or error}{advice}", path=self.path)
+        return DestinationError(f"{self.path}: cannot {what}: {_reason(error)}", path=self.path)
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, and what to do about it."""
+    return f"{error.strerror or error}{_ADVICE.get(error.errno or 0, '')}"
 
 
 _ADVICE = {
     errno.ENOSPC: "; free some space or save elsewhere",
     errno.EDQUOT: "; free some space or save elsewhere",
+    errno.EFBIG: "; raise the limit on the size of files (ulimit -f), or save to a file system that takes larger ones",
+    errno.EIO: "; the disk may be failing, save to another one",
     errno.EACCES: "; choose a folder that this user may write",
     errno.EPERM: "; choose a folder that this user may write",
     errno.EROFS: "; choose a folder on a file system that is mounted for writing",
     errno.ENOENT: "; create the folder first",
     errno.ENOTDIR: "; choose a path whose parents are folders",
+    errno.ELOOP: "; choose a path without a loop of symbolic links",
+    errno.ENAMETOOLONG: "; choose a shorter name",
 }
 
 
@@ -217,8 +225,11 @@ def _resolve(path: Path) -> Path:
         if not path.parent.exists():
             raise DestinationError(f"{path}: the folder {path.parent} does not exist; create it first", path=path) from None
         return path
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
-        raise DestinationError(f"{path}: cannot be looked up: {error}", path=path) from error
+    except OSError as error:
+        raise DestinationError(f"{path}: cannot be looked up: {_reason(error)}", path=path) from error
+    except RuntimeError as error:  # what Python until 3.12 makes of ELOOP
+        loop = OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        raise DestinationError(f"{path}: cannot be looked up: {_reason(loop)}", path=path) from error
     if stat.S_ISDIR(mode):
         raise DestinationError(f"{path}: is a directory; name a file in it", path=path)
     if not stat.S_ISREG(mode):
