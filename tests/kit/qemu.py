@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import time
@@ -122,14 +121,6 @@ class RunningQemu:
     def wait_for_ticks(self, count: int = 2, timeout_s: float = 60.0) -> Self:
         """Wait for so many more ticks. The second one after a restore has seen all of the memory."""
         return self.wait_for_counter(self.counter() + count, timeout_s)
-
-    def wait_for_line(self, pattern: str, timeout_s: float = 60.0) -> re.Match[str]:
-        """Wait for a line on the console that matches."""
-        compiled = re.compile(pattern, re.MULTILINE)
-        self._wait(lambda: bool(compiled.search(self.console.text())), timeout_s, f"no line matches {pattern!r}")
-        found = compiled.search(self.console.text())
-        assert found is not None
-        return found
 
     def is_still(self, for_s: float = 1.0) -> bool:
         """Whether the guest prints nothing for that long."""

@@ -23,17 +23,10 @@ from streamsave.qemu.monitor import Monitor
 
 from ..kit.qemu import RunningQemu
 from ..kit.qmp import Qmp
-from .leaks import nothing_left
 from .machines import FIRMWARE, until
 
 CLIENT = Path(__file__).with_name("guardian_client.py")
 SECOND_MONITOR = "second"
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    with nothing_left():
-        yield
 
 
 class Watched:

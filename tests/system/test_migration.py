@@ -38,16 +38,9 @@ from streamsave.qemu.transport import BUFFER_SIZE, Transport
 from ..fakes.qmp import FakeQmp, Talk
 from ..kit.missing import missing
 from ..kit.qemu import RunningQemu
-from .leaks import nothing_left
 from .machines import FIRMWARE, drained, until
 
 TRANSPORTS: tuple[Transport, ...] = ("fd", "unix")
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    with nothing_left():
-        yield
 
 
 @pytest.fixture

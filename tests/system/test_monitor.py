@@ -30,14 +30,12 @@ from streamsave.qemu.monitor import Monitor
 
 from ..fakes.qmp import FakeQmp, Talk
 from ..kit.qemu import RunningQemu
-from .leaks import nothing_left
 from .machines import FIRMWARE, until
 
 
 @pytest.fixture(autouse=True)
 def _clean(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    with nothing_left():
-        yield
+    yield
     gc.collect()  # asyncio complains of exceptions that nobody fetched when their tasks go
     assert caplog.text == "", "qemu.qmp and asyncio must be quiet"
 

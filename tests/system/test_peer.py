@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -18,16 +17,9 @@ from streamsave.qemu.peer import describe_guest, read_command, saved_command
 from streamsave.qemu.process import QemuProcess, check_command
 
 from ..kit.qemu import RunningQemu
-from .leaks import nothing_left
 from .machines import FIRMWARE, until
 
 UUID = "2f8a1c5e-9f5b-4c8e-b1ad-0242ac120002"
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    with nothing_left():
-        yield
 
 
 @pytest.mark.qemu

@@ -8,7 +8,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,6 @@ from streamsave.qemu.monitor import Monitor
 from streamsave.qemu.process import QemuProcess, added_options, check_command, without_start_options
 
 from ..kit.qemu import RunningQemu
-from .leaks import nothing_left
 from .machines import FIRMWARE, drained
 
 MACHINE = (
@@ -36,12 +34,6 @@ MACHINE = (
     "-accel",
     "tcg",
 )
-
-
-@pytest.fixture(autouse=True)
-def _clean() -> Iterator[None]:
-    with nothing_left():
-        yield
 
 
 @pytest.fixture
