@@ -25,6 +25,7 @@ pytestmark = pytest.mark.qemu
 
 PEAK_LIMIT = 150 * MiB
 """Of streamsave and its guardian together, with 2 threads and the default level."""
+FAST = ("raw", "gzip", "zstd")
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
@@ -93,11 +94,10 @@ def check_restore(launch: Launch, size: int, image: Path) -> None:
     assert sum(peaks) < PEAK_LIMIT, [f"{peak / MiB:.0f} MiB" for peak in peaks]
 
 
-@pytest.mark.parametrize(
-    ("name", "filled"), [("raw", 500 * MiB), ("gzip", 500 * MiB), ("bzip2", 48 * MiB), ("zstd", 500 * MiB)]
-)
-def test_peak_memory_of_512_mib(launch: Launch, image: Path, name: str, filled: int) -> None:
-    check_save(launch, 512 * MiB, filled, name, image)
+@pytest.mark.parametrize("name", codecs())
+def test_peak_memory_of_512_mib(launch: Launch, image: Path, name: str) -> None:
+    """The slow ones get less to do: several times what a pool holds is enough."""
+    check_save(launch, 512 * MiB, 500 * MiB if name in FAST else 48 * MiB, name, image)
     check_restore(launch, 512 * MiB, image)
 
 
@@ -105,12 +105,8 @@ def test_peak_memory_of_512_mib(launch: Launch, image: Path, name: str, filled: 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["gzip", "zstd"])
 def test_peak_memory_of_3_gib(launch: Launch, image: Path, name: str) -> None:
-    """The formats of the other two are the same code at a rate that tests nothing else: the disk's, or bzip2's."""
+    """Two formats: the size of the guest is nothing that a codec could know."""
     check_save(launch, 3 * GiB, 3 * GiB - 16 * MiB, name, image)
-
-
-def test_all_formats_have_their_peak_measured() -> None:
-    assert list(codecs()) == ["raw", "gzip", "bzip2", "zstd"]
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ..kit.qemu import Guest, RunningQemu
 pytestmark = pytest.mark.qemu
 
 FAST_ROUNDS = ("raw", "gzip", "zstd", "gzip", "zstd", "raw", "zstd", "gzip", "zstd")
-"""What follows one round of bzip2, which takes as long as all of these."""
+"""What follows one round of each other format; that of bzip2 alone takes as long as all of these."""
 
 
 def rounds(guest: RunningQemu, formats: Sequence[str], launch: Launch, image: Path) -> RunningQemu:
@@ -57,8 +57,8 @@ def rounds(guest: RunningQemu, formats: Sequence[str], launch: Launch, image: Pa
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_linux_guest_comes_through_ten_rounds(launch: Launch, linux: Guest, image: Path) -> None:
-    assert {"bzip2", *FAST_ROUNDS} == set(codecs())
-    rounds(launch(linux).boot(), ("bzip2", *FAST_ROUNDS), launch, image)
+    others = [name for name in codecs() if name not in FAST_ROUNDS]
+    rounds(launch(linux).boot(), (*others, *FAST_ROUNDS), launch, image)
 
 
 @pytest.mark.soak
