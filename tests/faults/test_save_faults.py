@@ -217,6 +217,20 @@ def test_a_stream_that_is_not_all(size: int, fails: Fails, monkeypatch: pytest.M
     assert f"the migration stream of {size} bytes is not all of one: " in str(fails(MigrationError))
 
 
+def test_a_whole_stream_that_qemu_calls_failed(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the stream is not success: only QEMU's word is."""
+    execute = Monitor.execute
+
+    def answer(monitor: Monitor, command: str, *arguments: Any, **options: Any) -> Any:
+        result = execute(monitor, command, *arguments, **options)
+        if command == "query-migrate" and result.get("status") == "completed":
+            return {"status": "failed", "error-desc": "the devices refused"}
+        return result
+
+    monkeypatch.setattr(Monitor, "execute", answer)
+    assert "did not migrate the guest: failed: the devices refused" in str(fails(MigrationError))
+
+
 def test_qemu_refuses_to_migrate(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     execute = Monitor.execute
 

@@ -553,7 +553,12 @@ def test_flipped_bits(name: str, share: float, saved: dict[str, Path], image: Pa
 @pytest.mark.parametrize("name", list(FOREIGN))
 def test_flipped_bits_in_foreign_payload(name: str, foreign: dict[str, Path], image: Path) -> None:
     path, _ = flip(foreign[name], image, 0.5)
-    refuse_restore(path, 14, f"the {name} payload is damaged near offset ")
+    result = Run(["restore", path, "--", *command_of()]).finish()
+    if result.status == 37:  # the checksum comes last: what the damage decodes to may bring QEMU down before
+        assert "it says: qemu-system-x86_64: " in last_error(result)
+    else:
+        assert result.status == 14, result.err
+        assert f"{path}: the {name} payload is damaged near offset " in last_error(result)
 
 
 # QEMUs that the stream is not for
