@@ -48,9 +48,7 @@ def main() -> int:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="guest RAM (default: %(default)s)")
-    parser.add_argument(
-        "--pairs", type=int, default=5, help="runs of each, of which gzip and bzip2 take a minute (default: %(default)s)"
-    )
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each; gzip takes a minute (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where the images go, on disk or tmpfs (default: the temporary folder)")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--only", help="only pairs whose pipe begins with this")
