@@ -62,4 +62,5 @@ class Progress:
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]
-"""Called about ten times a second in the thread that runs the operation; what it raises cancels the operation."""
+"""Called about ten times a second in the thread that runs the operation; what it raises cancels the operation.
+That thread has the guest to free: a callback that blocks keeps the guest stopped, and ``cancel()`` waits for it too."""

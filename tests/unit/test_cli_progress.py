@@ -1,8 +1,11 @@
+import fcntl
 import io
 import json
 import os
 import pty
 import sys
+import threading
+import time
 
 import pytest
 
@@ -10,6 +13,8 @@ from streamsave.cli.output import Output
 from streamsave.cli.progress import JsonProgress, describe, showing_progress
 from streamsave.types import Progress
 from streamsave.units import MiB
+
+F_GETPIPE_SZ = 1032
 
 
 def progress(stage: str = "stream", fraction: float = 0.25, **changes: float) -> Progress:
@@ -24,14 +29,14 @@ def test_nobody_looking_means_no_callback() -> None:
         assert callback is None
 
 
-def test_json_progress_is_limited_but_tells_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_progress_is_limited_but_tells_every_stage(capfd: pytest.CaptureFixture[str]) -> None:
     now_s = 100.0
-    callback = JsonProgress(Output(json=True), clock=lambda: now_s)
+    callback = JsonProgress(clock=lambda: now_s)
     for step in range(20):  # two seconds, ten looks a second
         now_s = 100.0 + step / 10
         callback(progress(fraction=step / 20))
     callback(progress(stage="commit", fraction=1.0))
-    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [event["fraction"] for event in events] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert events[-1]["stage"] == "commit"
     assert events[1] == {
@@ -92,3 +97,28 @@ def test_a_dumb_terminal_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(sys, "stderr", slave)
         with showing_progress(Output()) as callback:
             assert callback is None
+
+
+def test_the_newest_look_is_shown_before_the_end(capfd: pytest.CaptureFixture[str]) -> None:
+    with showing_progress(Output(json=True)) as callback:
+        assert callback is not None
+        callback(progress(fraction=0.5))
+    assert json.loads(capfd.readouterr().out)["fraction"] == 0.5
+
+
+def test_nobody_who_does_not_read_holds_up_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader_fd, writer_fd = os.pipe()
+    with os.fdopen(reader_fd, "rb") as reader, os.fdopen(writer_fd, "w") as writer, monkeypatch.context() as patch:
+        os.write(writer_fd, bytes(fcntl.fcntl(writer_fd, F_GETPIPE_SZ)))
+        patch.setattr(sys, "stdout", writer)
+        began = time.monotonic()
+        with showing_progress(Output(json=True)) as callback:
+            assert callback is not None
+            callback(progress())
+            callback(progress(stage="next"))
+            assert time.monotonic() - began < 0.5
+        assert 0.9 < time.monotonic() - began < 5, "a bounded wait for the last look"
+        reader.read(4096 * 4)
+        for thread in threading.enumerate():
+            if thread.name == "streamsave-progress":
+                thread.join(10)

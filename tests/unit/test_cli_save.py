@@ -108,10 +108,10 @@ def test_a_hostile_path_is_not_printed_raw(fake: FakeSave, capsys: pytest.Captur
     assert "saved the guest to a\\x1b[2J.save: " in capsys.readouterr().out
 
 
-def test_json(fake: FakeSave, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json(fake: FakeSave, capfd: pytest.CaptureFixture[str]) -> None:
     fake.report = save_report(warnings=("careful",))
     assert main([*SAVE, "--json"]) == 0
-    progress, saved = map(json.loads, capsys.readouterr().out.splitlines())
+    progress, saved = map(json.loads, capfd.readouterr().out.splitlines())
     assert progress == {
         "event": "progress", "stage": "stream", "bytes_in": 1, "bytes_out": 2, "total_estimate": 4, "fraction": 0.25,
         "elapsed_s": 0.5, "rate_in": 6.0, "rate_out": 7.0,

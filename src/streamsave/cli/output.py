@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import select
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,8 +55,7 @@ class Output:
             DestinationError: it cannot be written.
 
         """
-        plain = {name: _plain(value) for name, value in fields.items()}
-        write(sys.stdout, json.dumps({"event": event, **plain}, allow_nan=False) + "\n")
+        write(sys.stdout, json_line(event, fields))
 
     def warn(self, text: str) -> None:
         """One line of warning on standard error; ``quiet`` does not silence it."""
@@ -118,6 +118,9 @@ def write(stream: TextIO | None, text: str | bytes) -> None:
         stream.flush()
     except BrokenPipeError:
         _drop_output(stream)
+    except KeyboardInterrupt:  # nobody reads: what the buffer holds must not block again when the interpreter ends
+        _drop_output(stream)
+        raise
     except OSError as error:
         _drop_output(stream)
         raise DestinationError(f"cannot write to standard output: {error.strerror}") from error
@@ -131,6 +134,19 @@ def complain(text: str, notes: Iterable[str] = ()) -> None:
         write(sys.stderr, f"{PROGRAM}: {shown}\n")
     except DestinationError:
         pass
+
+
+def json_line(event: str, fields: Mapping[str, object]) -> str:
+    """An event as one line, its end included."""
+    plain = {name: _plain(value) for name, value in fields.items()}
+    return json.dumps({"event": event, **plain}, allow_nan=False) + "\n"
+
+
+def drop_unread_output() -> None:
+    """From now on standard output and standard error go to nowhere, each if writing to it would block: nobody reads it."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not select.select([], [stream], [], 0)[1]:
+            _drop_output(stream)
 
 
 def escape(text: str, *, keep: str = "") -> str:
