@@ -18,6 +18,7 @@ from streamsave.endpoints.file import FileSource
 from streamsave.endpoints.socket import SocketSink
 from streamsave.errors import (
     Aborted,
+    CommandError,
     CorruptImageError,
     ImageError,
     IncomingError,
@@ -27,9 +28,12 @@ from streamsave.errors import (
     TruncatedImageError,
 )
 from streamsave.operations.image import read_info
+from streamsave.operations.reports import RestoreReport
 from streamsave.operations.restore import restore, restore_stream
 from streamsave.operations.save import save
 from streamsave.options import RestoreOptions, SaveOptions
+from streamsave.qemu.migration import MigrationSettings
+from streamsave.qemu.monitor import Monitor
 from streamsave.qemu.process import QemuProcess
 from streamsave.types import Buffer, Progress
 from streamsave.units import MiB
@@ -169,6 +173,66 @@ def test_cancelled_while_qemu_does_not_read(
         patch.setattr(SocketSink, "write", stall_and_write)
         fails(Aborted, image, command=command, cancel=cancel)
     timer.join()
+
+
+# The guest is loaded: it is not thrown away any more
+
+
+@pytest.fixture(params=["ours", "theirs"])
+def loaded(
+    request: pytest.FixtureRequest, saved: dict[str, bytes], command: list[str], launch: Launch, image: Path
+) -> Callable[..., RestoreReport]:
+    """``loaded()`` restores into a QEMU of either kind; its guest has to run then."""
+    image.write_bytes(saved["zstd"])
+
+    def load(**options: Any) -> RestoreReport:
+        if request.param == "theirs":
+            waiting = launch(GUEST, incoming=True)
+            waiting.qmp().close()
+            report = restore(image, monitor=waiting.monitor, **options)
+            assert waiting.status() == "running"
+            waiting.wait_for_ticks(1, 20)
+            return report
+        report = restore(image, command=command, **options)
+        assert report.process is not None
+        assert report.process.wait(0.5) is None
+        report.process.terminate()
+        return report
+
+    return load
+
+
+@pytest.mark.parametrize("at", ["cont", "migrate-set-parameters"])
+def test_cancelled_too_late(at: str, loaded: Callable[..., RestoreReport], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While QEMU answers the command; ``migrate-set-parameters`` is sent twice, and puts back the second time."""
+    cancel = Cancellation()
+    sent: list[str] = []
+    execute = Monitor._execute
+
+    async def cancel_and_execute(monitor: Monitor, name: str, arguments: dict[str, object] | None) -> object:
+        if name == at and (at == "cont" or "cont" in sent):
+            cancel.cancel("too late")
+        sent.append(name)
+        return await execute(monitor, name, arguments)
+
+    monkeypatch.setattr(Monitor, "_execute", cancel_and_execute)
+    assert loaded(cancel=cancel).running
+    with pytest.raises(Aborted, match="too late"):
+        cancel.check()
+
+
+def test_settings_that_cannot_be_put_back_are_a_warning(
+    loaded: Callable[..., RestoreReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_settings: MigrationSettings) -> None:
+        raise CommandError("QEMU refused", command="migrate-set-parameters")
+
+    monkeypatch.setattr(MigrationSettings, "restore", refuse)
+    report = loaded()
+    assert report.running
+    assert [warning.partition(";")[0] for warning in report.warnings] == [
+        "QEMU's migration settings could not be put back: QEMU refused"
+    ]
 
 
 def test_a_progress_callback_that_raises(saved: dict[str, bytes], command: list[str], image: Path) -> None:

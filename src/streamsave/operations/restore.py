@@ -16,7 +16,7 @@ from ..cancel import Cancellation
 from ..codecs.base import Codec
 from ..endpoints.descriptor import DescriptorSink
 from ..endpoints.socket import SocketSink
-from ..errors import DestinationError, IncomingError, MonitorError, TruncatedImageError, UsageError
+from ..errors import CommandError, DestinationError, IncomingError, MonitorError, TruncatedImageError, UsageError
 from ..options import RestoreOptions
 from ..pipeline.decompress import Decompression
 from ..qemu.migration import MigrationSettings, start_incoming, wait_incoming
@@ -95,16 +95,17 @@ class _GuestRestore:
             try:
                 settings.neutralise()
                 outflow = self._stream(qmp, progress, cancel)
+                running = self._wants_running()
+                with qmp.uninterrupted():  # QEMU holds the guest now: nothing may throw it away any more
+                    if running:
+                        qmp.execute("cont")
             except BaseException:
                 if self._process is None:  # ours is about to be ended
                     _put_back(qmp, settings)
                 raise
-            settings.restore()
-            running = self._wants_running()
-            if running:
-                qmp.execute("cont")
+            warnings = _put_back_or_warn(qmp, settings)
             self._clock.end("resume" if running else "pause")
-        return outflow.report(self._clock, running=running, process=self._process)
+        return outflow.report(self._clock, running=running, process=self._process, warnings=warnings)
 
     def _stream(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> _Outflow:
         """The whole stream into QEMU; returns only if QEMU says that it loaded it."""
@@ -154,6 +155,16 @@ def _put_back(qmp: Monitor, settings: MigrationSettings) -> None:
             qmp.execute(command, arguments, timeout_s=PUT_BACK_S)
 
 
+def _put_back_or_warn(qmp: Monitor, settings: MigrationSettings) -> tuple[str, ...]:
+    """After a success: a refusal is no reason to throw the guest away."""
+    try:
+        with qmp.uninterrupted():
+            settings.restore()
+    except CommandError as error:
+        return (f"QEMU's migration settings could not be put back: {error}; set them anew before you migrate the guest",)
+    return ()
+
+
 def restore_stream(
     image: str | Path,
     fd: int,
@@ -192,7 +203,7 @@ def restore_stream(
             finally:
                 outflow.pipeline.join()
         clock.end(STREAM)
-        return outflow.report(clock, running=False, process=None)
+        return outflow.report(clock, running=False, process=None, warnings=())
 
 
 class _Outflow:
@@ -242,10 +253,14 @@ class _Outflow:
             except TruncatedImageError as reason:
                 raise reason from error
 
-    def report(self, clock: StageClock, *, running: bool, process: QemuProcess | None) -> RestoreReport:
+    def report(
+        self, clock: StageClock, *, running: bool, process: QemuProcess | None, warnings: tuple[str, ...]
+    ) -> RestoreReport:
         """Of a restore that succeeded."""
         stats, info, stream = self.pipeline.stats, self._image.info, self.scanner.map()
-        odd = f"QEMU loaded the stream, but it does not end as one does ({stream.problem}): was the image cut?"
+        if not stream.well_formed_end:
+            odd = f"QEMU loaded the stream, but it does not end as one does ({stream.problem}): was the image cut?"
+            warnings = (odd, *warnings)
         return RestoreReport(
             path=self._image.path,
             format=self._codec.name,
@@ -258,6 +273,6 @@ class _Outflow:
             stage_s=clock.stage_s,
             cpu_s=stats.cpu_s,
             stream=stream,
-            warnings=() if stream.well_formed_end else (odd,),
+            warnings=warnings,
             process=process,
         )
