@@ -132,7 +132,7 @@ def test_fsync_of_the_folder_fails(
 
     monkeypatch.setattr(os, "fsync", failing(os.fsync, *numbers))
     monkeypatch.setattr(os, "unlink", look_and_unlink)
-    with pytest.raises(DestinationError, match="cannot make the image's name durable: Input/output error"):
+    with pytest.raises(DestinationError, match="cannot make the image durable: Input/output error"):
         save(guest.monitor, image, RAW)
     monkeypatch.undo()
     assert [head.startswith(MAGIC_COMPLETE) for head in seen] == [False], "it was removed as a partial image"
@@ -145,6 +145,22 @@ def test_interrupted_between_rename_and_the_folders_fsync(
 ) -> None:
     before = state_of(guest)
     monkeypatch.setattr(os, "fsync", failing(os.fsync, 3, error=KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        save(guest.monitor, image, RAW)
+    assert list(image.parent.iterdir()) == []
+    goes_on(guest, before)
+
+
+def test_interrupted_right_after_the_rename(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter delivers a SIGINT when the call has returned: the image has its name then."""
+    before = state_of(guest)
+    rename = os.rename
+
+    def rename_and_interrupt(*arguments: Any) -> None:
+        rename(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "rename", rename_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(guest.monitor, image, RAW)
     assert list(image.parent.iterdir()) == []

@@ -120,19 +120,16 @@ class NewImage:
             self._rewrite(header)
             os.fsync(self._fd)
             os.rename(self.temporary, self.path)
-        except FileNotFoundError as error:
-            raise DestinationError(
-                f"{self.path}: somebody removed the unfinished image {self.temporary.name}, or its folder; save again",
-                path=self.path,
-            ) from error
-        except OSError as error:
-            raise self._cannot("make the image durable", error) from error
-        try:
             fsync_folder(self.path.parent)
-        except BaseException as error:
+        except BaseException as error:  # a KeyboardInterrupt too: it may come right after the rename
             self._take_back(partial)
+            if isinstance(error, FileNotFoundError):
+                raise DestinationError(
+                    f"{self.path}: somebody removed the unfinished image {self.temporary.name}, or its folder; save again",
+                    path=self.path,
+                ) from error
             if isinstance(error, OSError):
-                raise self._cannot("make the image's name durable", error) from error
+                raise self._cannot("make the image durable", error) from error
             raise
         self.committed = True
 
@@ -141,7 +138,9 @@ class NewImage:
             raise OSError(errno.EIO, "short write of the header")
 
     def _take_back(self, partial: bytes) -> None:
-        """The name may or may not survive a power failure: no complete magic may be behind it."""
+        """If the image has its name: that may or may not survive a power failure, so no complete magic may be behind it."""
+        if not self._is_ours(self.path):
+            return
         try:
             self._rewrite(partial)
             os.fsync(self._fd)
@@ -159,11 +158,17 @@ class NewImage:
     def _unlink(self, path: Path) -> None:
         """Remove ``path`` if it is still our file."""
         try:
-            status = os.stat(path, follow_symlinks=False)
-            if (status.st_dev, status.st_ino) == (self.device, self.inode):
+            if self._is_ours(path):
                 os.unlink(path)
         except OSError:
             pass  # gone already, or a folder that takes no change any more: the partial magic says what it is
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            status = os.stat(path, follow_symlinks=False)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self.device, self.inode)
 
     def abort(self) -> None:
         """See ``Sink``. A write to a disk cannot be woken; it is the last one."""
