@@ -379,6 +379,25 @@ def test_a_decoder_that_raises(
         restore(image, command=command)
 
 
+def test_no_memory_for_the_slots(
+    saved: dict[str, bytes], command: list[str], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket to QEMU is there already; that it does not stay is seen by ``_nothing_left``."""
+    image.write_bytes(saved["zstd"])
+    made: list[object] = []
+
+    def no_memory(_source: object, sink: object, *_: object, **__: object) -> None:
+        made.append(sink)
+        raise MemoryError("no memory for the slots")
+
+    monkeypatch.setitem(GLOBALS, "Decompression", no_memory)
+    with pytest.raises(MemoryError, match="slots"):
+        restore(image, command=command)
+    (sink,) = made
+    assert isinstance(sink, SocketSink)
+    assert sink._sock.fileno() == -1
+
+
 # Into a descriptor
 
 

@@ -109,22 +109,16 @@ class _GuestRestore:
 
     def _stream(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> _Outflow:
         """The whole stream into QEMU; returns only if QEMU says that it loaded it."""
-        sink = SocketSink(start_incoming(qmp, self._options.transport))
-        outflow = _Outflow(self._image, self._codec, sink, self._options.thread_count)
-        self._clock.end("prepare")
-        try:
+        with closing(SocketSink(start_incoming(qmp, self._options.transport))) as sink:
+            outflow = _Outflow(self._image, self._codec, sink, self._options.thread_count)
+            self._clock.end("prepare")
             try:
                 outflow.run(progress, cancel)
-            except BaseException as error:
-                outflow.pipeline.fail(error)
-                outflow.pipeline.join()
-                raise
-            finally:
                 sink.close()  # for QEMU: the end of the stream
-            wait_incoming(qmp, OUTCOME_TIMEOUT_S)
-            cancel.check()
-        except (MonitorError, IncomingError, DestinationError) as error:
-            self._explain(outflow, error)
+                wait_incoming(qmp, OUTCOME_TIMEOUT_S)
+                cancel.check()
+            except (MonitorError, IncomingError, DestinationError) as error:
+                self._explain(outflow, error)
         self._clock.end(STREAM)
         return outflow
 
@@ -194,14 +188,8 @@ def restore_stream(
         with closing(sink):
             outflow = _Outflow(opened, codec, sink, options.thread_count)
             clock.end("prepare")
-            try:
-                outflow.run(progress, cancel)
-                outflow.check_end()
-            except BaseException as error:
-                outflow.pipeline.fail(error)
-                raise
-            finally:
-                outflow.pipeline.join()
+            outflow.run(progress, cancel)
+            outflow.check_end()
         clock.end(STREAM)
         return outflow.report(clock, running=False, process=None, warnings=())
 
@@ -226,13 +214,19 @@ class _Outflow:
         )
 
     def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
-        """Until the payload's end, everything written."""
-        run(
-            self.pipeline,
-            lambda elapsed_s: restore_progress(self.pipeline, self._image.info.payload_size, elapsed_s),
-            progress=progress,
-            cancel=cancel,
-        )
+        """Until the payload's end, everything written. No thread is left, and after an error the sink is aborted."""
+        try:
+            run(
+                self.pipeline,
+                lambda elapsed_s: restore_progress(self.pipeline, self._image.info.payload_size, elapsed_s),
+                progress=progress,
+                cancel=cancel,
+            )
+        except BaseException as error:
+            self.pipeline.fail(error)
+            raise
+        finally:
+            self.pipeline.join()
         self.finished = True
 
     def check_end(self) -> None:
