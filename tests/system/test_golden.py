@@ -70,6 +70,9 @@ def test_info_shows_it(name: str) -> None:
     assert "machine pc-q35-7.2 x86_64 qemu" in text
     assert "memory 16.0 MiB, 1 vCPU" in text
     assert streamsave("info", golden(name), "--xml").out == XML
+    assert streamsave("info", golden(name), "--cookie").out == COOKIE
+    event = streamsave("info", golden(name), "--json", "--xml").event
+    assert (event["xml"], event["cookie"]) == (XML, COOKIE)
 
 
 @pytest.mark.parametrize("name", ["xz", "lzop"])

@@ -105,7 +105,7 @@ saved while   running
 guest         tiny  11111111-2222-3333-4444-555555555555
 memory        512 MiB, 2 vCPU
 machine       pc-q35-7.2 x86_64 kvm
-cookie        yes
+cookie        yes: --cookie prints it
 QEMU command  no
 restored by   libvirt 10.4 or later, streamsave
 """,
@@ -168,7 +168,7 @@ def test_for_programs(image: SimpleNamespace, capsys: pytest.CaptureFixture[str]
     assert json.loads(capsys.readouterr().out) == {
         "event": "info", "path": "guest.save", "file_size": 131 * MiB, "complete": True, "version": 2,
         "byte_order": "little", "format": "zstd", "format_number": 5, "was_running": True, "data_size": 69540,
-        "payload_offset": 69632, "payload_size": 130 * MiB, "cookie": True, "saved_command": False,
+        "payload_offset": 69632, "payload_size": 130 * MiB, "xml": XML, "cookie": "<cookie/>", "saved_command": False,
         "oldest_libvirt": "10.4", "needs_xml": False, "readable": True, "name": "tiny",
         "uuid": "11111111-2222-3333-4444-555555555555", "memory_size": 512 * MiB, "vcpu_count": 2,
         "machine": "pc-q35-7.2", "arch": "x86_64", "hypervisor": "kvm",
@@ -178,10 +178,29 @@ def test_for_programs(image: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 RAW_XML = "<domain>\r\n\x1b[2J\t\u202e\udcff\x85</domain>\n\n"
 
 
-def test_the_xml_byte_for_byte_into_a_file(image: SimpleNamespace, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    image.info = image_info(metadata=SimpleNamespace(xml=RAW_XML, cookie=None))
-    assert main(["info", "x", "--xml"]) == 0
+@pytest.mark.parametrize(("option", "metadata"), [("--xml", {"xml": RAW_XML}), ("--cookie", {"cookie": RAW_XML})])
+def test_a_text_byte_for_byte_into_a_file(
+    option: str, metadata: dict[str, str], image: SimpleNamespace, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    image.info = image_info(metadata=SimpleNamespace(**({"xml": "x", "cookie": None} | metadata)))
+    assert main(["info", "x", option]) == 0
     assert capfdbinary.readouterr().out == RAW_XML.encode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize("option", ["--xml", "--cookie"])
+def test_json_has_the_texts_and_wins(option: str, image: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    image.info = image_info(metadata=SimpleNamespace(xml=RAW_XML, cookie=RAW_XML))
+    assert main(["info", "x", "--json", option]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["xml"], told["cookie"]) == (RAW_XML, RAW_XML)
+
+
+def test_a_cookie_that_is_not_there(image: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    image.info = image_info(metadata=SimpleNamespace(xml=XML, cookie=None))
+    assert main(["info", "x", "--cookie"]) == 2
+    assert "guest.save carries no cookie: only libvirt writes one" in capsys.readouterr().err
+    assert main(["info", "x", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cookie"] is None
 
 
 def test_the_xml_escaped_on_a_terminal(image: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

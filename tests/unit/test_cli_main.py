@@ -79,7 +79,7 @@ def test_every_example_parses(example: list[str]) -> None:
         (["save", "--qm", "s", "x"], "required: --qmp"),  # no abbreviations: they break when options are added
         (["restore", "x", "--running", "--paused"], "not allowed with argument"),
         (["restore", "x", "qemu-system-x86_64"], "unrecognized arguments: qemu-system-x86_64"),
-        (["info", "x", "--json", "--xml"], "not allowed with argument"),
+        (["info", "x", "--xml", "--cookie"], "not allowed with argument"),
         (["completion", "tcsh"], "invalid choice: 'tcsh'"),
     ],
 )

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from ..units import format_size
 from .arguments import add_command, add_image
 from .output import Output, escape, table, write
@@ -23,7 +24,7 @@ EXAMPLES = """\
   streamsave info guest.save
   streamsave info guest.save --json | jq -r .format
   streamsave info guest.save --xml > guest.xml
-      the XML exactly as it is in the image
+      the XML exactly as it is in the image; likewise --cookie
 """
 
 
@@ -33,9 +34,12 @@ def register(subparsers: Subparsers) -> None:
         subparsers, "info", run, summary="show what is in an image", description=DESCRIPTION, examples=EXAMPLES
     )
     add_image(parser, "the save image")
-    shape = parser.add_mutually_exclusive_group()
-    shape.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    shape.add_argument("--xml", action="store_true", help="the XML and nothing else")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object on standard output, with the XML and the cookie"
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--xml", action="store_true", help="the XML and nothing else")
+    only.add_argument("--cookie", action="store_true", help="libvirt's cookie and nothing else")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,10 +47,14 @@ def run(args: argparse.Namespace) -> int:
     from ..operations.image import read_info
 
     info = read_info(args.image)
-    if args.xml:
-        _print_xml(info.metadata.xml)
-    else:
+    if args.json or not (args.xml or args.cookie):
         Output(json=args.json).result("info", as_fields(info), describe(info))
+    elif args.xml:
+        _print_exactly(info.metadata.xml)
+    elif info.metadata.cookie is None:
+        raise UsageError(f"{info.path} carries no cookie: only libvirt writes one, for guests that it manages")
+    else:
+        _print_exactly(info.metadata.cookie)
     return 0
 
 
@@ -66,7 +74,7 @@ def describe(info: ImageInfo) -> str:
         ("guest", f"{domain.name or '(no name)'}  {domain.uuid}".rstrip()),
         ("memory", f"{format_size(domain.memory_size)}, {domain.vcpu_count} vCPU" if domain.memory_size else "unknown"),
         ("machine", machine or "unknown"),
-        ("cookie", "no" if info.metadata.cookie is None else "yes"),
+        ("cookie", "no" if info.metadata.cookie is None else "yes: --cookie prints it"),
         ("QEMU command", "yes: restore --use-saved-command shows it" if _has_command(info) else "no"),
         ("restored by", _restorers(info)),
     ]
@@ -91,7 +99,8 @@ def as_fields(info: ImageInfo) -> dict[str, object]:
         "data_size": header.data_size,
         "payload_offset": info.payload_offset,
         "payload_size": info.payload_size,
-        "cookie": info.metadata.cookie is not None,
+        "xml": info.metadata.xml,
+        "cookie": info.metadata.cookie,
         "saved_command": _has_command(info),
         "oldest_libvirt": info.oldest_libvirt,
         "needs_xml": info.needs_xml,
@@ -139,9 +148,9 @@ def _unreadable(info: ImageInfo) -> str:
     return ""
 
 
-def _print_xml(xml: str) -> None:
+def _print_exactly(text: str) -> None:
     """Byte for byte into a file or a pipe; on a terminal with its control characters shown and a line end."""
     if sys.stdout is not None and sys.stdout.isatty():
-        write(sys.stdout, escape(xml, keep="\n\t").rstrip("\n") + "\n")
+        write(sys.stdout, escape(text, keep="\n\t").rstrip("\n") + "\n")
     else:
-        write(sys.stdout, xml.encode("utf-8", "surrogateescape"))
+        write(sys.stdout, text.encode("utf-8", "surrogateescape"))
