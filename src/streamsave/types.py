@@ -45,6 +45,17 @@ class Sink(Protocol):
         """Give the descriptor back. May be called twice."""
 
 
+class DurableSink(Sink, Protocol):
+    """A sink whose bytes are to outlive us."""
+
+    def flush(self) -> None:
+        """Make durable what was written; the writer's last call.
+
+        Raises:
+            DestinationError: the system could not.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One look at a running operation. Sizes in bytes, rates in MiB/s since the stage began."""

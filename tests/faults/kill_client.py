@@ -15,6 +15,10 @@ from streamsave.options import SaveOptions
 from streamsave.qemu.monitor import Monitor
 from streamsave.units import MiB
 
+HEADER_SYNC = 4
+FOLDER_SYNC = 5
+"""Among the calls of fsync: the folder to see whether it can be, the payload twice, the complete header, the folder."""
+
 operation: Any = importlib.import_module("streamsave.operations.save")
 
 
@@ -63,13 +67,13 @@ def arm(point: str) -> None:
         case "before commit":
             ImageWriter.commit = instant(ImageWriter.commit, before=True)  # type: ignore[method-assign]
         case "between the syncs":
-            os.fsync = instant(os.fsync, before=True, when=nth(2))
+            os.fsync = instant(os.fsync, before=True, when=nth(HEADER_SYNC))
         case "before rename":
             os.rename = instant(os.rename, before=True)
         case "after rename":
             os.rename = instant(os.rename)
         case "folder synced":
-            os.fsync = instant(os.fsync, when=nth(3))
+            os.fsync = instant(os.fsync, when=nth(FOLDER_SYNC))
         case "committed":
             operation.carry_out = instant(operation.carry_out, before=True)
         case "let go":

