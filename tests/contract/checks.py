@@ -22,6 +22,7 @@ import pytest
 
 from streamsave.codecs.base import Codec, DecodeError, Encoder, NotFramed, TruncatedError
 from streamsave.errors import UsageError
+from streamsave.format.header import name_field
 from streamsave.types import Buffer
 from streamsave.units import KiB, MiB
 
@@ -121,6 +122,7 @@ def run_tool(codec: Codec, arguments: tuple[str, ...], data: bytes) -> bytes:
 def describes_itself(codec: Codec) -> None:
     assert codec.name.isidentifier()
     assert codec.name == codec.name.lower()
+    assert name_field(codec.name), "an image can carry the name"
     assert codec.number is None or 0 <= codec.number < 2**32
     assert codec.summary
     assert "\n" not in codec.summary

@@ -17,23 +17,26 @@ from .golden import ours
 
 OUTSIDE = Path(__file__).parent / "outside"
 
-REPORT = """
+LONGEST = "a_name_of_24_characters_"
+LONG = LONGEST + "s"
+REPORT = f"""
 import json
+LONG = {LONG!r}
 from streamsave.codecs.registry import codecs, codec_by_number, find_codec
 
 def ask(name):
     try:
         return type(find_codec(name)).__module__
     except Exception as error:
-        return f"{type(error).__name__}: {error} <- {type(error.__cause__).__name__}"
+        return f"{{type(error).__name__}}: {{error}} <- {{type(error.__cause__).__name__}}"
 
-print(json.dumps({
+print(json.dumps({{
     "names": list(codecs()),
     "listed zstd": type(codecs()["zstd"]).__module__,
     "number 3": ask(codec_by_number(3).name),
     "number 5": ask(codec_by_number(5).name),
-    **{name: ask(name) for name in ("zstd", "xz", "absent", "silent", "path", "liar", "thief", "late")},
-}))
+    **{{name: ask(name) for name in ("zstd", "xz", "absent", "silent", "path", "liar", "thief", "late", LONG, "größe")}},
+}}))
 """
 
 
@@ -68,7 +71,7 @@ def test_a_codec_is_found_by_name_and_by_number() -> None:
 def test_libvirts_other_formats_are_not_supported_yet(name: str) -> None:
     skip_if_added(name)
     with pytest.raises(
-        FormatError, match=f"format {name} .*not support yet: choose one of raw, gzip, bzip2, zstd"
+        FormatError, match=f"format {name} is not supported yet by streamsave: choose one of raw, gzip, bzip2, zstd"
     ) as caught:
         registry.find_codec(name)
     assert caught.value.name == name
@@ -85,7 +88,7 @@ def test_an_unknown_word_is_told_from_those(name: str) -> None:
 @pytest.mark.parametrize(("number", "word"), [(3, "xz"), (4, "lzop"), (6, "sparse")])
 def test_a_number_that_only_libvirt_knows_is_named(number: int, word: str) -> None:
     skip_if_added(word)
-    with pytest.raises(UnsupportedImageError, match=rf"{word} \(number {number}\).*not support yet"):
+    with pytest.raises(UnsupportedImageError, match=rf"{word} \(number {number}\).*is not supported yet"):
         registry.codec_by_number(number)
 
 
@@ -116,6 +119,9 @@ def test_a_broken_package_matters_only_to_its_own_format(tmp_path: Path) -> None
         "class First(Raw): name, number = 'first', 40\n"
         "class Late(Raw): name, number = 'late', 40\n"
         "class Silent(Raw):\n    def __init__(self): raise OSError('no hardware')\n"
+        f"class Longest(Raw): name, number = {LONGEST!r}, None\n"
+        f"class Long(Raw): name, number = {LONG!r}, None\n"
+        "class Size(Raw): name, number = 'größe', None\n"
         "instance = type('Instance', (Raw,), {'name': 'instance', 'number': None})()\n"
     )
     metadata = tmp_path / "bad-1.0.dist-info"
@@ -132,6 +138,9 @@ def test_a_broken_package_matters_only_to_its_own_format(tmp_path: Path) -> None
         "first": "bad_codecs:First",
         "late": "bad_codecs:Late",
         "instance": "bad_codecs:instance",
+        LONGEST: "bad_codecs:Longest",
+        LONG: "bad_codecs:Long",
+        "größe": "bad_codecs:Size",
         "xz": "streamsave_xz:Xz",
     }
     (metadata / "entry_points.txt").write_text(
@@ -141,18 +150,22 @@ def test_a_broken_package_matters_only_to_its_own_format(tmp_path: Path) -> None
 
     told = json.loads(run_with(tmp_path, "-c", REPORT))
 
-    assert told["names"] == ["raw", "gzip", "bzip2", "zstd", "first", "instance", "xz"]
+    assert told["names"] == ["raw", "gzip", "bzip2", "zstd", LONGEST, "first", "instance", "xz"]
     assert told["zstd"] == told["listed zstd"] == told["number 5"] == "streamsave.codecs.zstd"
     assert told["xz"] == "streamsave_xz"
     assert told["absent"].startswith(
         "FormatError: format absent of bad (no_such_module:Codec) does not load: ModuleNotFound"
     )
-    assert told["absent"].endswith("choose one of raw, gzip, bzip2, zstd, first, instance, xz <- ModuleNotFoundError")
+    assert told["absent"].endswith(
+        "choose one of raw, gzip, bzip2, zstd, a_name_of_24_characters_, first, instance, xz <- ModuleNotFoundError"
+    )
     assert "does not load: OSError: no hardware" in told["silent"]
     assert "is not a streamsave codec" in told["path"]
     assert "calls itself thief" in told["liar"]
     assert "claims number 5" in told["thief"]
     assert "claims number 40" in told["late"]
+    for name in (LONG, "größe"):
+        assert "needs a name of at most 24 ASCII characters" in told[name]
 
 
 def test_finding_one_of_ours_costs_no_search_and_no_library() -> None:

@@ -85,13 +85,13 @@ def test_formats_that_are_not_there_yet_are_named(name: str, tmp_path: Path) -> 
     assert read_info(image).format == name
     with (
         open(os.devnull, "wb") as nowhere,
-        pytest.raises(UnsupportedImageError, match=f"format {name} .*does not support yet"),
+        pytest.raises(UnsupportedImageError, match=f"format {name} .*is not supported yet"),
     ):
         restore_stream(image, nowhere.fileno())
     refused = streamsave("restore", image, "--qmp", tmp_path / "nothing")
     assert refused.status == UnsupportedImageError.exit_status
     assert f"{image}: " in refused.err
-    assert f"format {name} (number {data[28]}), which streamsave does not support yet" in refused.err
+    assert f"format {name} (number {data[28]}), which is not supported yet by streamsave" in refused.err
     assert streamsave("info", image).status == 0
 
 

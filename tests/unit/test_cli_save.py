@@ -130,7 +130,7 @@ def test_json(fake: FakeSave, capfd: pytest.CaptureFixture[str]) -> None:
     [
         (["--format", "gzip", "--level", "10"], 2, "format gzip has levels 1 to 9, not 10"),
         (["--format", "zip"], 3, "zip"),
-        (["--format", "xz"], 3, "support yet"),
+        (["--format", "xz"], 3, "format xz is not supported yet"),
         (["--format", ""], 3, ""),
         (["--threads", "0"], 2, "threads must be 1 to 256, not 0"),
         (["--config", "/nowhere/qemu.conf"], 4, "/nowhere/qemu.conf: cannot read the configuration"),

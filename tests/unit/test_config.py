@@ -76,7 +76,7 @@ def test_an_unknown_word_names_file_line_value_and_the_words(conf: Path) -> None
 @pytest.mark.parametrize("word", ["xz", "lzop", "sparse"])
 def test_a_word_of_libvirts_that_we_lack_is_told_apart(conf: Path, word: str) -> None:
     conf.write_text(f'save_image_format = "{word}"')
-    with pytest.raises(ConfigError, match=f"line 1: save_image_format is '{word}': .*support yet"):
+    with pytest.raises(ConfigError, match=f"line 1: save_image_format is '{word}': .*not supported yet"):
         read_save_format(conf)
 
 

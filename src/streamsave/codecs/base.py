@@ -88,7 +88,7 @@ class Codec(ABC):
     """One compression format. Instances are stateless and shared; subclasses set the class attributes."""
 
     name: ClassVar[str]
-    """libvirt's word where it has one, else the stock tool's name."""
+    """libvirt's word where it has one, else the stock tool's name: 24 ASCII characters at most, for images carry it."""
     number: ClassVar[int | None]
     """libvirt's format number, None for formats that libvirt does not have."""
     summary: ClassVar[str]

@@ -17,6 +17,7 @@ from functools import cache
 from importlib import import_module
 
 from ..errors import FormatError, UnsupportedImageError
+from ..format.header import NAME_SIZE
 from ..format.save_format import SaveFormat
 from .base import Codec
 
@@ -56,7 +57,7 @@ def find_codec(name: str) -> Codec:
         )
     if name in (number.word for number in SaveFormat):
         raise FormatError(
-            f"format {name} is one of libvirt's that streamsave does not support yet: choose one of {words}",
+            f"libvirt's format {name} is not supported yet by streamsave: choose one of {words}",
             name=name,
             known=known,
         )
@@ -83,7 +84,7 @@ def codec_by_number(number: int) -> Codec:
             f"the image has format number {number}, which neither streamsave nor libvirt 11 knows: is it from a later one?"
         ) from None
     raise UnsupportedImageError(
-        f"the image has format {word} (number {number}), which streamsave does not support yet: restore it with virsh"
+        f"the image has format {word} (number {number}), which is not supported yet by streamsave: restore it with virsh"
     )
 
 
@@ -114,6 +115,8 @@ def _outside() -> tuple[dict[str, Codec], dict[str, tuple[str, Exception | None]
             broken[entry.name] = (f"{label} is not a streamsave codec", None)
         elif codec.name != entry.name:
             broken[entry.name] = (f"{label} calls itself {codec.name}", None)
+        elif not codec.name.isascii() or len(codec.name) > NAME_SIZE:
+            broken[entry.name] = (f"{label} needs a name of at most {NAME_SIZE} ASCII characters, for images carry it", None)
         elif codec.number is not None and codec.number in taken:
             broken[entry.name] = (f"{label} claims number {codec.number}, which another format has", None)
         elif codec.name not in _OURS:
