@@ -6,7 +6,8 @@ is carried out; or it is not, then the guest runs on and the temporary file goes
 inherited, which is free of the race for a new one.
 
 It wakes by the end of its parent, from two sides: the parent's end of a socketpair closes, and its process descriptor
-becomes readable. Its own death harms nobody. It does not survive the kill of a whole control group.
+becomes readable. Neither happens while a thread of the parent hangs in a disk, so it also looks for a SIGKILL that the
+parent cannot die of yet. Its own death harms nobody. It does not survive the kill of a whole control group.
 
 The child imports next to nothing, so that it is ready in a few hundredths of a second and takes little memory.
 """
@@ -37,8 +38,10 @@ START_S = 10.0
 DISARM_S = 3.0
 LAST_CALLS_S = 0.5
 """How long the parent may take to end after its descriptors closed: until then a rename may be under way."""
-DISK_S = 1.0
-"""How long the disk may take to say whether the image exists; a disk that hangs must not keep the guest stopped."""
+LOOK_S = 0.5
+"""How often to look whether the parent was killed and cannot die."""
+DISK_S = 3.0
+"""How long the disk may take to say whether the image exists and to make it durable; the guest must not wait for more."""
 ANSWER_S = 30.0
 PATIENCE_S = 60.0
 
@@ -54,6 +57,8 @@ class GuardianPlan:
     device: int
     inode: int
     """Of the temporary file: what has another identity is not ours, whatever it is called."""
+    magic: str
+    """What a complete image begins with; ASCII."""
     was_running: bool
     then: str
     undo: Sequence[Command]
@@ -174,37 +179,59 @@ def main(arguments: list[str]) -> int:
     if not _is_ours(os.fstat(image_fd), plan):
         return 1
     control.sendall(READY)
-    if _orphaned(control, watch_fd):
-        _act(plan, image_fd, monitor_fd)
+    parent = os.getppid()
+    if not _orphaned(control, watch_fd, parent):
+        return 0
+    if not _act(plan, image_fd, monitor_fd):
+        _remove_all(plan)
+        if _is_dying(parent):
+            _wait_readable(watch_fd)  # what it still has under way on the disk may be a rename
+            _remove_all(plan)
     return 0
 
 
-def _orphaned(control: socket.socket, watch_fd: int) -> bool:
+def _orphaned(control: socket.socket, watch_fd: int, parent: int) -> bool:
     """Wait for the end of the parent (True), or until it disarms us (False)."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(watch_fd, select.POLLIN)
-    poll.poll()
+    while not poll.poll(LOOK_S * 1000):
+        if _is_dying(parent):
+            return True
     try:
         if control.recv(1, socket.MSG_DONTWAIT):
             return False
     except OSError:
         pass  # a child of the parent's still holds the other end, but the parent is gone
-    poll.unregister(control)
-    poll.poll(LAST_CALLS_S * 1000)
+    _wait_readable(watch_fd, LAST_CALLS_S)
     return True
 
 
-def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int) -> None:
-    """Bring the save to one of its two endings."""
-    committed = _in_time(lambda: _path_is_ours(plan.destination, plan))
-    if committed:
-        try:
-            os.fsync(image_fd)
-            _sync_directory(plan.destination)
-        except OSError:  # no image after all: the guest must not be ended for it
-            committed = False
-            _remove(plan.destination, plan)
+def _wait_readable(fd: int, timeout_s: float | None = None) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll(None if timeout_s is None else timeout_s * 1000)
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether ``pid`` was killed, or its main thread ended, but a thread of it hangs in the kernel."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return _tells_of_death(file.read())
+    except OSError:
+        return False
+
+
+def _tells_of_death(status: str) -> bool:
+    """``status`` as in proc_pid_status(5): pending signals are masks in which signal N is bit N - 1."""
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+    return bool(pending >> (signal.SIGKILL - 1) & 1) or fields["State"].startswith("Z")
+
+
+def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int) -> bool:
+    """Bring the guest to one of the save's two endings; returns whether that is the one with an image."""
+    committed = _in_time(lambda: _is_committed(plan, image_fd))
     try:
         commander = _InheritedMonitor(monitor_fd)
         if committed:
@@ -213,8 +240,24 @@ def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int) -> None:
             free_guest(commander, was_running=plan.was_running, undo=plan.undo, patience_s=PATIENCE_S)
     except StreamsaveError:
         pass  # QEMU is gone, or deaf; there is nobody to tell
-    if not committed:
-        _remove(plan.temporary, plan)
+    return committed
+
+
+def _is_committed(plan: GuardianPlan, image_fd: int) -> bool:
+    """Whether the image is at its destination, complete; if it is, it is durable then."""
+    try:
+        if not _path_is_ours(plan.destination, plan) or os.pread(image_fd, len(plan.magic), 0) != plan.magic.encode():
+            return False
+        os.fsync(image_fd)
+        _sync_directory(plan.destination)
+    except OSError:
+        return False  # no image after all: the guest must not be ended for it
+    return True
+
+
+def _remove_all(plan: GuardianPlan) -> None:
+    for path in (plan.temporary, plan.destination):
+        _remove(path, plan)
 
 
 class _InheritedMonitor:

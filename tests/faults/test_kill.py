@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from streamsave.units import MiB
 
 from ..conftest import Launch
 from ..kit.cli import Run, streamsave
+from ..kit.missing import require_tools
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.qmp import Qmp
 from ..system.machines import until
@@ -210,6 +212,47 @@ def test_kill_9_while_a_paused_guest_is_saved(point: str, launch: Launch, tmp_pa
         assert watched.qemu.is_still(0.3)
         watched.qmp.execute("cont")
         watched.qemu.wait_for_ticks(1)
+
+
+@pytest.fixture
+def frozen_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
+    """A folder on a disk of its own, and what ``freeze``s and ``unfreeze``s it: whoever writes then cannot be killed."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a disk takes root")
+    require_tools("mkfs.ext4", "fsfreeze", "mount", "umount")
+    disk, folder = tmp_path / "disk", tmp_path / "mounted"
+    folder.mkdir()
+    with disk.open("wb") as file:
+        file.truncate(64 * MiB)
+    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
+    if subprocess.run(["mount", "-o", "loop", disk, folder], capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    try:
+        (folder / "images").mkdir()
+        yield folder / "images", lambda verb: subprocess.check_call(["fsfreeze", f"--{verb}", folder])
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", folder], capture_output=True, check=False)
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_kill_9_while_the_disk_hangs(watched: Watched, frozen_disk: tuple[Path, Callable[[str], int]]) -> None:
+    """The saver cannot even die, for a thread of it waits for the disk; the guest does not wait with it."""
+    folder, disk = frozen_disk
+    run = watched.save(folder / "guest.save")
+    disk("freeze")
+    until(lambda: in_disk_sleep(run.process.pid), what="a thread that waits for the disk")
+    run.process.kill()
+    assert until(lambda: watched.qmp.status() == "running", what="the guest's running") < FREE_S
+    assert run.process.poll() is None, "it could die: the disk did not hang"
+    disk("unfreeze")
+    assert run.finish().status == -signal.SIGKILL
+    watched.runs_again(run)
+    watched.as_before(folder / "guest.save")
+    watched.qemu.wait_for_ticks(1, 10)
+
+
+def in_disk_sleep(pid: int) -> bool:
+    return any("\nState:\tD" in (task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 # Signals

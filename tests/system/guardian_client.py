@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from streamsave.format.header import MAGIC_COMPLETE, MAGIC_PARTIAL
 from streamsave.guardian import Guardian, GuardianPlan
 from streamsave.qemu.migration import MigrationSettings, start_outgoing, wait_outgoing
 from streamsave.qemu.monitor import Monitor
@@ -27,6 +28,7 @@ def main(address: str, folder: str, point: str, then: str) -> None:
         destination=str(destination),
         device=status.st_dev,
         inode=status.st_ino,
+        magic=MAGIC_COMPLETE.decode(),
         was_running=True,
         then=then,
         undo=settings.undo_commands(),
@@ -42,12 +44,13 @@ def main(address: str, folder: str, point: str, then: str) -> None:
         os.write(monitor.fileno(), b'{"execute": "query-sta')
     if point == "half a number":
         os.write(monitor.fileno(), b'{"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": 12')
-    if point in ("completed", "committed"):
+    if point in ("completed", "committed", "taken back"):
         with start_outgoing(monitor, "fd") as sock:
             while sock.recv(1 << 20):
                 pass
         wait_outgoing(monitor, 10)
-    if point == "committed":
+    if point in ("committed", "taken back"):
+        os.write(fd, MAGIC_COMPLETE if point == "committed" else MAGIC_PARTIAL)
         temporary.rename(destination)
     if point == "forked":
         child = os.fork()  # it has copies of everything, as multiprocessing makes them

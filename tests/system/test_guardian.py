@@ -18,6 +18,7 @@ import pytest
 
 from streamsave import guardian as module
 from streamsave.errors import CommandError, MonitorLostError, ProcessError
+from streamsave.format.header import MAGIC_COMPLETE, MAGIC_PARTIAL
 from streamsave.guardian import Guardian, GuardianPlan
 from streamsave.qemu.monitor import Monitor
 
@@ -85,7 +86,8 @@ def is_gone(pid: int) -> bool:
 
 @pytest.mark.qemu
 @pytest.mark.parametrize(
-    "point", ["not stopped", "stopped", "migrating", "half a command", "half a number", "completed", "forked"]
+    "point",
+    ["not stopped", "stopped", "migrating", "half a command", "half a number", "completed", "taken back", "forked"],
 )
 def test_the_guest_runs_again_within_two_seconds(watched: Watched, point: str) -> None:
     client = watched.client(point)
@@ -178,13 +180,14 @@ def test_qemu_dies_with_its_client(watched: Watched) -> None:
 @pytest.fixture
 def plan(tmp_path: Path) -> GuardianPlan:
     temporary = tmp_path / "image.part"
-    temporary.touch()
+    temporary.write_bytes(MAGIC_COMPLETE)
     status = temporary.stat()
     return GuardianPlan(
         temporary=str(temporary),
         destination=str(tmp_path / "image"),
         device=status.st_dev,
         inode=status.st_ino,
+        magic=MAGIC_COMPLETE.decode(),
         was_running=True,
         then="quit",
         undo=[],
@@ -276,6 +279,7 @@ def test_paths_with_any_bytes(tmp_path: Path) -> None:
         destination=os.fsdecode(temporary) + "x",
         device=status.st_dev,
         inode=status.st_ino,
+        magic=MAGIC_COMPLETE.decode(),
         was_running=True,
         then="quit",
         undo=[],
@@ -319,16 +323,84 @@ def test_a_disk_that_hangs_does_not_keep_the_guest(monkeypatch: pytest.MonkeyPat
     disk_is_back.set()
 
 
-def test_an_image_that_cannot_be_made_durable_is_no_image(plan: GuardianPlan, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(fd: int) -> None:
-        raise OSError(5, "Input/output error")
-
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What ``_act`` did to a guest that is not there."""
     done: list[str] = []
-    os.rename(plan.temporary, plan.destination)
-    monkeypatch.setattr(os, "fsync", fail)
     monkeypatch.setattr(module, "_InheritedMonitor", lambda fd: None)
     monkeypatch.setattr(module, "carry_out", lambda *args, **kwargs: done.append("carried out"))
     monkeypatch.setattr(module, "free_guest", lambda *args, **kwargs: done.append("freed"))
-    module._act(plan, 0, 0)
+    return done
+
+
+@pytest.fixture
+def image_fd(plan: GuardianPlan) -> Iterator[int]:
+    """Of the image, which has its name."""
+    os.rename(plan.temporary, plan.destination)
+    fd = os.open(plan.destination, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def test_a_complete_image_at_its_destination_is_committed(plan: GuardianPlan, image_fd: int, done: list[str]) -> None:
+    assert module._act(plan, image_fd, 0)
+    assert done == ["carried out"]
+
+
+def test_an_image_that_was_taken_back_is_not_committed(plan: GuardianPlan, image_fd: int, done: list[str]) -> None:
+    Path(plan.destination).write_bytes(MAGIC_PARTIAL)
+    assert not module._act(plan, image_fd, 0)
     assert done == ["freed"]
+
+
+def test_an_image_that_cannot_be_made_durable_is_no_image(
+    plan: GuardianPlan, image_fd: int, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert not module._act(plan, image_fd, 0)
+    assert done == ["freed"]
+
+
+def test_an_fsync_that_hangs_does_not_keep_the_guest(
+    plan: GuardianPlan, image_fd: int, done: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_is_back = threading.Event()
+    monkeypatch.setattr(module, "DISK_S", 0.1)
+    monkeypatch.setattr(os, "fsync", lambda fd: disk_is_back.wait(10))
+    began = time.monotonic()
+    assert not module._act(plan, image_fd, 0)
+    assert time.monotonic() - began < 5
+    assert done == ["freed"]
+    disk_is_back.set()
+
+
+def test_what_is_ours_is_removed_under_both_names(plan: GuardianPlan) -> None:
+    os.link(plan.temporary, plan.destination)
+    module._remove_all(plan)
+    assert not Path(plan.temporary).exists()
     assert not Path(plan.destination).exists()
+
+
+ALIVE = "Name:\tpython\nState:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "dying"),
+    [
+        ("State:\tS", "State:\tD", False),
+        ("ShdPnd:\t0000000000000000", "ShdPnd:\t0000000000000100", True),
+        ("SigPnd:\t0000000000000000", "SigPnd:\t0000000000000100", True),
+        ("ShdPnd:\t0000000000000000", "ShdPnd:\tfffffffffffffeff", False),
+        ("State:\tS (sleeping)", "State:\tZ (zombie)", True),
+    ],
+)
+def test_a_death_that_cannot_happen_yet(old: str, new: str, dying: bool) -> None:
+    assert module._tells_of_death(ALIVE.replace(old, new)) is dying
+
+
+def test_the_living_are_not_dying() -> None:
+    assert not module._is_dying(os.getpid())
+    assert not module._is_dying(1 << 30)

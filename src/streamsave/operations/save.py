@@ -27,6 +27,7 @@ from ..errors import (
     StreamsaveError,
 )
 from ..format.description import encode_description
+from ..format.header import MAGIC_COMPLETE, OWN_MAGIC_COMPLETE
 from ..format.metadata import Metadata
 from ..format.migration import StreamMap
 from ..guardian import Guardian, GuardianPlan
@@ -131,6 +132,7 @@ class _GuestSave:
             destination=str(file.path),
             device=file.device,
             inode=file.inode,
+            magic=(OWN_MAGIC_COMPLETE if self._options.codec.number is None else MAGIC_COMPLETE).decode(),
             was_running=self._guest.was_running,
             then=self._options.then,
             undo=self._settings.undo_commands(),
