@@ -10,7 +10,9 @@ import os
 import select
 import socket
 import stat
+import threading
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from ..errors import DestinationError, SourceError
 from ..types import Buffer
@@ -20,26 +22,36 @@ from .gather import write_all
 class _Descriptor:
     """Our own duplicate of ``fd`` that never blocks, and what wakes us.
 
-    A pipe is re-opened, so that the non-blocking flag is ours alone; a socket takes the flag with each call; files never
-    block in this sense.
+    A pipe is opened once more, so that the non-blocking flag is ours alone; a socket takes the flag with each call; files
+    never block in this sense. It is the duplicate that is polled: a pipe that was opened after its last writer went away
+    never tells of that end.
     """
 
     def __init__(self, fd: int, flags: int, event: int) -> None:
         mode = os.fstat(fd).st_mode
         self._sock: socket.socket | None = None
-        if stat.S_ISFIFO(mode):
-            self._fd = os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
-        else:
-            self._fd = os.dup(fd)
-        if stat.S_ISSOCK(mode):
-            self._sock = socket.socket(fileno=self._fd)
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.Lock()
+        self._closed = False
+        with ExitStack() as owned:
+            polled = self._fd = os.dup(fd)
+            owned.callback(os.close, polled)
+            if stat.S_ISFIFO(mode):
+                self._fd = self._open_again(fd, flags)
+                owned.callback(os.close, self._fd)
+            elif stat.S_ISSOCK(mode):
+                self._sock = owned.enter_context(socket.socket(fileno=os.dup(fd)))
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            owned.callback(os.close, self._wake)
+            self._owned = owned.pop_all()
         self._poll = select.poll()
         self._poll.register(self._wake, select.POLLIN)
         self._wait_ms: int | None = 0
         if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
-            self._poll.register(self._fd, event)
+            self._poll.register(polled, event)
             self._wait_ms = None
+
+    def _open_again(self, fd: int, flags: int) -> int:
+        return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def _wait(self) -> None:
         """Until the descriptor is ready; InterruptedError after ``abort()``."""
@@ -48,19 +60,15 @@ class _Descriptor:
 
     def abort(self) -> None:
         """Wake whoever waits, now and later."""
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        with self._lock:
+            if not self._closed:  # the number may be another file's by now
+                os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """Close our duplicate; the caller's descriptor stays open. May be called twice."""
-        if self._wake < 0:
-            return
-        if self._sock is not None:
-            self._sock.close()
-        else:
-            os.close(self._fd)
-        os.close(self._wake)
-        self._wake = -1
+        """Close what is ours; the caller's descriptor stays open. May be called twice."""
+        with self._lock:
+            self._closed = True
+            self._owned.close()
 
 
 class DescriptorSource(_Descriptor):
@@ -69,13 +77,22 @@ class DescriptorSource(_Descriptor):
     def __init__(self, fd: int) -> None:
         super().__init__(fd, os.O_RDONLY, select.POLLIN)
 
+    def _open_again(self, fd: int, flags: int) -> int:
+        try:
+            return super()._open_again(fd, flags)
+        except PermissionError:  # a pipe that another user made: reading what poll saw does not block either
+            return os.dup(fd)
+
     def readinto(self, view: memoryview) -> int:
         """See ``Source``."""
         have = 0
         try:
             while have < len(view):
                 self._wait()
-                got = os.readv(self._fd, [view[have:]])
+                try:
+                    got = os.readv(self._fd, [view[have:]])
+                except BlockingIOError:
+                    continue  # ready a moment ago, but another reader was quicker: wait again
                 if not got:
                     break
                 have += got

@@ -12,6 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -33,7 +34,8 @@ class FileSource:
         self._fd = fd
         self._path = path
         self._aborted = False
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        with suppress(OSError):  # advice, which not every file system takes
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def readinto(self, view: memoryview) -> int:
         """See ``Source``."""
