@@ -422,7 +422,7 @@ def test_not_an_image(content: bytes, status: int, expected: str, image: Path) -
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda path: None, "No such file"),
+        (lambda path: None, "No such file or directory; is the path right"),
         (lambda path: path.mkdir(), "is a directory; name a save image"),
         (lambda path: os.mkfifo(path), "is not a regular file; name a save image"),
     ],
@@ -445,10 +445,23 @@ def test_not_a_file(make: Callable[[Path], None], expected: str, image: Path) ->
         (28, struct.pack("<I", 99), 15, "99", 0),
         (20, struct.pack("<I", 0), 14, "data length: 0 ", 14),
         (20, struct.pack("<I", 0x7FFFFFFF), 14, "data length: 2147483647 ", 14),
-        (20, struct.pack("<I", 60 * MiB), 13, "metadata", 13),
+        (20, struct.pack("<I", 16 * MiB + 1), 14, "data length: 16777217 ", 14),
+        (20, struct.pack("<I", 15 * MiB), 13, "metadata", 13),
         (32, struct.pack("<I", 0x7FFFFFFF), 14, "cookie", 14),
     ],
-    ids=["partial", "version 3", "version big", "sparse", "lzop", "format 99", "no data", "huge data", "cut data", "cookie"],
+    ids=[
+        "partial",
+        "version 3",
+        "version big",
+        "sparse",
+        "lzop",
+        "format 99",
+        "no data",
+        "huge data",
+        "large data",
+        "cut data",
+        "cookie",
+    ],
 )
 def test_headers(
     at: int, data: bytes, status: int, expected: str, info_status: int, saved: dict[str, Path], image: Path

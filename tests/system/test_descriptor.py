@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -142,3 +143,17 @@ def test_a_file_system_that_takes_no_advice(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(os, "posix_fadvise", refuse)
     assert read_info(GOLDEN).format == "raw"
+
+
+def test_a_block_device_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which ``fstat`` does not know."""
+    fstat = os.fstat
+
+    def as_a_device(fd: int) -> os.stat_result:
+        status = list(fstat(fd))
+        status[stat.ST_MODE], status[stat.ST_SIZE] = stat.S_IFBLK | 0o600, 0
+        return os.stat_result(status)
+
+    size = GOLDEN.stat().st_size
+    monkeypatch.setattr(os, "fstat", as_a_device)
+    assert read_info(GOLDEN).file_size == size

@@ -172,6 +172,30 @@ def test_the_working_directory_is_gone(tmp_path: Path) -> None:
         QemuProcess(["/bin/true"], working_directory=str(tmp_path / "none"))
 
 
+def test_what_a_command_says_that_ends_at_once_is_not_lost(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late we come to watch it: it is not reaped before."""
+    pidfd_open = os.pidfd_open
+
+    def come_late(pid: int) -> int:
+        time.sleep(0.5)
+        return pidfd_open(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", come_late)
+    with pytest.raises(ProcessError, match="no luck today"):
+        QemuProcess([write(script, "sys.stderr.write('no luck today\\n'); sys.exit(3)")])
+
+
+def test_a_process_that_cannot_be_watched_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``_nothing_left`` sees it."""
+
+    def refuse(_pid: int) -> int:
+        raise OSError(24, os.strerror(24))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(ProcessError, match=r"cannot start sleep: .*Too many open files"):
+        QemuProcess(["sleep", "60"])
+
+
 def test_it_ends_before_it_greets(script: Path) -> None:
     command = write(script, "sys.stderr.write('no luck today\\n'); sys.exit(3)")
     with pytest.raises(ProcessError, match=r"ended with status 3.*it says: no luck today") as raised:

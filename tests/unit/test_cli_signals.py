@@ -109,6 +109,14 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, old)
 
 
+def test_what_stops_a_process_is_ignored_while_a_guest_waits() -> None:
+    stopping = (signal.SIGTSTP, signal.SIGTTOU)
+    with SignalRelay(Cancellation(), busy=BUSY):
+        assert [signal.getsignal(signum) for signum in stopping] == [signal.SIG_DFL] * 2
+    with SignalRelay(Cancellation(), busy=BUSY, stoppable=False):
+        assert [signal.getsignal(signum) for signum in stopping] == [signal.SIG_IGN] * 2
+
+
 class Receiver:
     def __init__(self, count: int) -> None:
         self.signals: list[int] = []

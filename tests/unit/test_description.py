@@ -102,7 +102,13 @@ def test_a_declared_encoding_changes_nothing(encoding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("<vcpu>4", "<vcpu>four"), ('unit="KiB">524288', 'unit="KiB">' + "9" * 5000), ("<domain", "<domain><")]
+    ("old", "new"),
+    [
+        *(('unit="KiB">524288', f'unit="KiB">{number}') for number in ("-4", str(1 << 53), "9" * 4000)),
+        ("<vcpu>4", "<vcpu>four"),
+        ('unit="KiB">524288', 'unit="KiB">' + "9" * 5000),
+        ("<domain", "<domain><"),
+    ],
 )
 def test_numbers_that_are_none(old: str, new: str) -> None:
     xml = encode_description(GUEST)

@@ -50,11 +50,12 @@ def summarise_domain(xml: str) -> DomainSummary:
     except (expat.ExpatError, _Refused):
         pass
     text, attributes = reading.text, reading.attributes
+    memory_size = _number(text.get(MEMORY, "")) * UNITS.get(attributes.get(MEMORY, {}).get("unit", "KiB"), 0)
     system = attributes.get(OS_TYPE, {})
     return DomainSummary(
         name=text.get(NAME, "").strip(),
         uuid=text.get(UUID, "").strip(),
-        memory_size=_number(text.get(MEMORY, "")) * UNITS.get(attributes.get(MEMORY, {}).get("unit", "KiB"), 0),
+        memory_size=memory_size if memory_size < 1 << 63 else 0,
         vcpu_count=_number(text.get(VCPU, "")),
         machine=system.get("machine", ""),
         arch=system.get("arch", ""),

@@ -23,6 +23,9 @@ CANCELLING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FORWARDED: Final = (*CANCELLING, signal.SIGQUIT)
 """Without us QEMU would get these itself. SIGQUIT only from then on: before, it is the way out if cancelling hangs."""
 
+STOPPING: Final = (signal.SIGTSTP, signal.SIGTTOU)
+"""Ctrl-Z, and writing to a terminal from the background where that is forbidden."""
+
 
 class SignalRelay:
     """Inside ``with``, signals cancel ``cancellation``; after ``forward_to`` they go to whoever that names.
@@ -32,10 +35,14 @@ class SignalRelay:
     ``Aborted`` by that signal: a Ctrl-C also reaches a QEMU that we started, and its death may be seen first.
     """
 
-    def __init__(self, cancellation: Cancellation, *, busy: str) -> None:
-        """``busy``: what the answer to a second signal says we are doing, as in "still freeing the guest"."""
+    def __init__(self, cancellation: Cancellation, *, busy: str, stoppable: bool = True) -> None:
+        """``busy``: what the answer to a second signal says we are doing, as in "still freeing the guest".
+
+        Not ``stoppable``: Ctrl-Z is ignored, for a guest waits for us.
+        """
         self._cancellation = cancellation
         self._busy = busy
+        self._ignored = () if stoppable else STOPPING
         self._cancelled_by = 0
         self._forward: Callable[[int], None] | None = None
         self._lock = threading.Lock()
@@ -49,6 +56,8 @@ class SignalRelay:
         os.set_blocking(self._writer_fd, False)
         self._old_wakeup_fd = signal.set_wakeup_fd(self._writer_fd, warn_on_full_buffer=False)
         self._catch(CANCELLING)
+        for signum in self._ignored:
+            self._old_handlers[signum] = signal.signal(signum, signal.SIG_IGN)
         self._thread.start()  # not before: an interrupt until here would leave it behind
         return self
 

@@ -81,11 +81,14 @@ def parse_description(xml: str) -> GuestDescription | None:
         ours = _find_ours(domain)
         if ours is None:
             return None
+        memory_size = int(domain.findtext("memory", "0")) * KiB
+        if not 0 <= memory_size < 1 << 63:  # a number of thousands of digits is one too
+            return None
         os_type = domain.find("os/type")
         return GuestDescription(
             name=domain.findtext("name", ""),
             uuid=domain.findtext("uuid", ""),
-            memory_size=int(domain.findtext("memory", "0")) * KiB,
+            memory_size=memory_size,
             vcpu_count=int(domain.findtext("vcpu", "0")),
             machine=os_type.get("machine", "") if os_type is not None else "",
             arch=os_type.get("arch", "") if os_type is not None else "",

@@ -23,7 +23,7 @@ VERSION: Final = 2
 UNUSED_SIZE: Final = 56
 NAME_SIZE: Final = 24
 """Of a codec's name in the unused bytes of our own images."""
-MAX_DATA_SIZE: Final = 64 * MiB
+MAX_DATA_SIZE: Final = 16 * MiB
 """No domain XML comes near it; libvirt itself has no limit, and would allocate 4 GiB."""
 
 MAGIC_COMPLETE: Final = b"LibvirtQemudSave"

@@ -5,11 +5,12 @@ Everything in an image is data from outside: sizes are bounded before anything i
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from ..codecs.base import Codec
 from ..codecs.registry import codec_by_number, find_codec
@@ -27,6 +28,18 @@ from ..format.description import GuestDescription, parse_description
 from ..format.header import HEADER_SIZE, UNUSED_SIZE, Header, encode_header, name_field, parse_header
 from ..format.metadata import Metadata, encode_metadata, parse_metadata
 from ..format.save_format import SaveFormat, oldest_libvirt
+
+OPEN_ADVICE: Final = {
+    errno.ENOENT: "; is the path right, and its file system mounted?",
+    errno.EACCES: "; run this as a user who may read it",
+    errno.EPERM: "; run this as a user who may read it",
+    errno.ENOTDIR: "; choose a path whose parents are folders",
+    errno.ELOOP: "; choose a path without a loop of symbolic links",
+    errno.ENAMETOOLONG: "; is that the path?",
+    errno.EMFILE: "; raise the limit on open files (ulimit -n)",
+    errno.EIO: "; the disk may be failing, look into the kernel's log",
+    errno.ESTALE: "; mount its file system anew",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,9 @@ class OpenImage:
         fd = _open(self.path)
         self.source = FileSource(fd, self.path)
         try:
-            self.info = self._read_info(os.fstat(fd).st_size)
+            file_size = os.lseek(fd, 0, os.SEEK_END)  # fstat knows no size of a block device
+            os.lseek(fd, 0, os.SEEK_SET)
+            self.info = self._read_info(file_size)
         except ImageError as error:
             self.source.close()
             if error.path is None:
@@ -79,7 +94,8 @@ class OpenImage:
         header = parse_header(self._read(HEADER_SIZE, "the header"))
         if header.payload_offset > file_size:
             raise TruncatedImageError(
-                f"the file ends at offset {file_size}, inside the metadata, which reaches to {header.payload_offset}",
+                f"the file ends at offset {file_size}, inside the metadata, which reaches to {header.payload_offset};"
+                " copy it again",
                 offset=file_size,
             )
         metadata = parse_metadata(self._read(header.data_size, "the metadata"), header.cookie_offset)
@@ -102,7 +118,7 @@ class OpenImage:
             return bytes(data[:got])
         if not got and what == "the header":
             raise NotAnImageError("the file is empty: not a save image", offset=0)
-        raise TruncatedImageError(f"the file ends inside {what}")
+        raise TruncatedImageError(f"the file ends inside {what}; copy it again, and restore it once all of it is there")
 
     def codec(self) -> Codec:
         """The codec that decodes the payload.
@@ -207,7 +223,8 @@ def _open(path: Path) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise SourceError(f"{path}: cannot be opened: {error.strerror}", path=path) from error
+        advice = OPEN_ADVICE.get(error.errno or 0, "")
+        raise SourceError(f"{path}: cannot be opened: {error.strerror}{advice}", path=path) from error
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
         return fd

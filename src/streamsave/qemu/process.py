@@ -139,20 +139,20 @@ class QemuProcess:
                 fd = theirs.fileno()
                 command = [*self.command, *added_options(fd)]
                 process = subprocess.Popen(command, cwd=directory, pass_fds=[fd], stderr=subprocess.PIPE, bufsize=0)
+                exit_fd = _open_pidfd(process)  # now: once others know of it, they may reap it
         except BaseException as error:
             started.set_exception(error)
             return
         started.set_result(process)
         assert process.stderr is not None
         with process.stderr as stderr:
-            self._pass_on(stderr.fileno(), process.pid)
+            self._pass_on(stderr.fileno(), exit_fd)
         self._hang_up()  # its helpers may hold the other end for longer
 
-    def _pass_on(self, stderr_fd: int, pid: int) -> None:
+    def _pass_on(self, stderr_fd: int, exit_fd: int) -> None:
         """Until QEMU ended: its helpers may hold the pipe open for longer, and nobody is to wait for those."""
-        os.set_blocking(stderr_fd, False)
-        exit_fd = os.pidfd_open(pid)
         try:
+            os.set_blocking(stderr_fd, False)
             poll = select.poll()
             poll.register(stderr_fd, select.POLLIN)
             poll.register(exit_fd, select.POLLIN)
@@ -268,6 +268,16 @@ def _why_not(error: OSError, command: tuple[str, ...], directory: str | None) ->
     if isinstance(error, PermissionError):
         return f"{command[0]} may not be executed; is it QEMU's binary?"
     return f"cannot start {command[0]}: {error}"
+
+
+def _open_pidfd(process: subprocess.Popen[bytes]) -> int:
+    """What tells of its end; without that it is ended at once."""
+    try:
+        return os.pidfd_open(process.pid)
+    except BaseException:
+        with process:
+            process.kill()
+        raise
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
