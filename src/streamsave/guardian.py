@@ -36,6 +36,7 @@ READY = b"ready\n"
 DISARM = b"disarm\n"
 START_S = 10.0
 DISARM_S = 3.0
+HAND_OVER_S = 3.0
 LAST_CALLS_S = 0.5
 """How long the parent may take to end after its descriptors closed: until then a rename may be under way."""
 LOOK_S = 0.5
@@ -77,6 +78,7 @@ class Guardian:
     """
 
     def __init__(self, monitor_fd: int, plan: GuardianPlan) -> None:
+        self._handed_over = False
         self._control, theirs = socket.socketpair()
         try:
             with theirs:
@@ -117,6 +119,8 @@ class Guardian:
         """Tell it to go, and wait until it is gone. Raises nothing; may be called twice."""
         import subprocess
 
+        if self._handed_over:
+            return
         try:
             self._control.sendall(DISARM)
         except OSError:
@@ -127,6 +131,20 @@ class Guardian:
             self._process.kill()
             self._process.wait()
         self._control.close()
+
+    def hand_over(self) -> None:
+        """Leave the rest to it, as if this process had died; waits a moment for its end. Close the monitor before.
+
+        Raises nothing. ``disarm`` does nothing afterwards.
+        """
+        import subprocess
+
+        self._control.close()
+        self._handed_over = True
+        try:
+            self._process.wait(LAST_CALLS_S + HAND_OVER_S)
+        except subprocess.TimeoutExpired:
+            pass  # it goes on trying, and ends on its own
 
     def _brief(self, plan: GuardianPlan) -> None:
         """Hand the plan over and wait until the guardian is ready for the worst."""
@@ -265,13 +283,14 @@ class _InheritedMonitor:
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
-        self._socket.settimeout(ANSWER_S)
         self._count = 0
         self._lines = self._read_lines()
+        self._socket.settimeout(ANSWER_S)
         self._send(b"\xff\n")  # no JSON has it: QEMU forgets what it has of a command, with an error that we ignore
 
-    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """See ``Commander``."""
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
+        """See ``Commander``; without an answer in time the monitor counts as lost."""
+        self._socket.settimeout(ANSWER_S if timeout_s is None else timeout_s)
         self._count += 1
         own_id = f"streamsave-guardian-{self._count}"
         self._send(json.dumps({"execute": command, "arguments": arguments or {}, "id": own_id}).encode() + b"\n")

@@ -232,7 +232,7 @@ def frozen_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
         yield folder / "images", lambda verb: subprocess.check_call(["fsfreeze", f"--{verb}", folder])
     finally:
         subprocess.run(["fsfreeze", "--unfreeze", folder], capture_output=True, check=False)
-        subprocess.run(["umount", folder], check=True)
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def test_kill_9_while_the_disk_hangs(watched: Watched, frozen_disk: tuple[Path, Callable[[str], int]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,9 +20,11 @@ from streamsave.errors import (
     CodecError,
     CommandError,
     DestinationError,
+    GuestError,
     MigrationError,
     MonitorBusyError,
     MonitorError,
+    MonitorLostError,
     ProcessError,
     StreamsaveError,
 )
@@ -29,6 +32,7 @@ from streamsave.format.header import HEADER_SIZE, MAGIC_COMPLETE
 from streamsave.operations.image import read_info
 from streamsave.operations.save import _GuestSave, save
 from streamsave.options import SaveOptions
+from streamsave.qemu.migration import MigrationSettings
 from streamsave.qemu.monitor import Monitor
 from streamsave.types import Buffer, Progress
 from streamsave.units import MiB
@@ -343,6 +347,148 @@ def test_cancelled_at_every_step(after: str, fails: Fails, monkeypatch: pytest.M
 def test_a_guardian_that_does_not_start(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     assert "the guardian" in str(fails(ProcessError))
+
+
+# Somebody else at the same guest
+
+
+def test_a_migration_of_somebody_else_goes_on(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts between our look and our ``migrate``: it is not ours to cancel, and the guest is ours to start again."""
+    start_outgoing, execute = GLOBALS["start_outgoing"], Monitor.execute
+    seen: list[str] = []
+
+    def start(qmp: Monitor, transport: str) -> object:
+        execute(qmp, "migrate-set-parameters", {"max-bandwidth": 1000})
+        execute(qmp, "migrate", {"uri": "exec:cat >/dev/null"})
+        monkeypatch.setattr(Monitor, "execute", watched)
+        return start_outgoing(qmp, transport)
+
+    def watched(qmp: Monitor, command: str, *arguments: Any, **options: Any) -> Any:
+        seen.append(command)
+        return execute(qmp, command, *arguments, **options)
+
+    monkeypatch.setitem(GLOBALS, "start_outgoing", start)
+    with pytest.raises(CommandError, match="migrat"):
+        save(guest.monitor, image, RAW)
+    assert "migrate" in seen
+    assert "cont" in seen
+    assert "migrate_cancel" not in seen
+    assert list(image.parent.iterdir()) == []
+    with guest.qmp() as qmp:
+        qmp.execute("migrate_cancel")
+        while qmp.execute("query-migrate")["status"] not in ("cancelled", "completed"):
+            pass
+        qmp.execute("cont")
+    guest.wait_for_ticks(1, 10)
+
+
+def test_a_guest_that_ends_while_it_is_stopped(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = Monitor.execute
+    stopped: list[bool] = []
+
+    def answer(qmp: Monitor, command: str, *arguments: Any, **options: Any) -> Any:
+        result = execute(qmp, command, *arguments, **options)
+        if command == "stop":
+            stopped.append(True)
+        if command == "query-status" and stopped:
+            stopped.clear()
+            return {"status": "guest-panicked", "running": False}
+        assert command != "migrate"
+        return result
+
+    monkeypatch.setattr(Monitor, "execute", answer)
+    assert "is in run state guest-panicked all of a sudden" in str(fails(GuestError))
+
+
+def test_a_paused_guest_that_somebody_resumes_before(
+    guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neutralise = MigrationSettings.neutralise
+
+    def resume(settings: MigrationSettings) -> None:
+        neutralise(settings)
+        settings._monitor.execute("cont")
+
+    with guest.qmp() as qmp:
+        qmp.execute("stop")
+    monkeypatch.setattr(MigrationSettings, "neutralise", resume)
+    with pytest.raises(GuestError, match="is in run state running all of a sudden"):
+        save(guest.monitor, image, RAW)
+    guest.wait_for_ticks(1, 10)
+
+
+def test_a_guest_that_somebody_resumes_after(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    carry_out = GLOBALS["carry_out"]
+
+    def resume_and_carry_out(qmp: Monitor, then: str, **options: Any) -> bool:
+        qmp.execute("cont")
+        return bool(carry_out(qmp, then, **options))
+
+    monkeypatch.setitem(GLOBALS, "carry_out", resume_and_carry_out)
+    with pytest.raises(GuestError, match="it was not ended") as caught:
+        save(guest.monitor, image, RAW)
+    assert caught.value.__notes__ == [f"the image {image} is complete; only --then quit failed"]
+    assert read_info(image).header.complete
+    guest.wait_for_ticks(1, 10)
+
+
+def test_a_qemu_that_takes_its_time_to_quit(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    carry_out = GLOBALS["carry_out"]
+
+    def not_yet(qmp: Monitor, then: str, **options: Any) -> bool:
+        return bool(carry_out(qmp, "resume", **options)) and then != "quit"
+
+    monkeypatch.setitem(GLOBALS, "carry_out", not_yet)
+    assert save(guest.monitor, image, RAW).warnings == (
+        "QEMU was told to quit but has not ended yet: it may still hold its disks",
+    )
+
+
+# Where the guardian takes over
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def lost(*_: object, **__: object) -> None:
+    raise MonitorLostError("the connection broke")
+
+
+def closed(qmp: Monitor, **_: object) -> None:
+    """QEMU does not see that: the guardian has the connection too."""
+    qmp.close()
+    lost()
+
+
+@pytest.mark.parametrize(
+    ("free_guest", "by_socket"), [(interrupted, False), (lost, True), (closed, False)], ids=["Ctrl-C", "socket", "busy"]
+)
+def test_the_guardian_frees_the_guest_where_we_cannot(
+    free_guest: Callable[..., None], by_socket: bool, guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state_of(guest)
+    monkeypatch.setitem(GLOBALS, "free_guest", free_guest)
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, COMMIT))
+    monitor: Path | socket.socket = guest.monitor
+    if by_socket:
+        monitor = socket.socket(socket.AF_UNIX)
+        monitor.connect(str(guest.monitor))
+    with pytest.raises(KeyboardInterrupt if free_guest is interrupted else DestinationError):
+        save(monitor, image, RAW)
+    assert list(image.parent.iterdir()) == []
+    goes_on(guest, before)
+
+
+def test_the_guardian_resumes_the_guest_where_we_are_interrupted(
+    guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = state_of(guest)
+    monkeypatch.setitem(GLOBALS, "carry_out", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(guest.monitor, image, SaveOptions(format="raw", then="resume"))
+    assert read_info(image).header.complete
+    goes_on(guest, before)
 
 
 # Two at a time

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from streamsave.errors import CommandError, GuestError, MonitorLostError
+from streamsave.errors import CommandError, GuestError, MonitorError, MonitorLostError
+from streamsave.qemu import recovery
 from streamsave.qemu.recovery import Command, carry_out, free_guest
 
 
@@ -24,6 +25,7 @@ class Difficult:
         ignore_cont: int = 0,
         refuse_settings: bool = False,
         after_cont: str = "running",
+        quits: bool = True,
     ) -> None:
         self.state = state
         self.migrations = list(migrations)
@@ -31,9 +33,10 @@ class Difficult:
         self.ignore_cont = ignore_cont
         self.refuse_settings = refuse_settings
         self.after_cont = after_cont
+        self.quits = quits
         self.seen: list[str] = []
 
-    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
         self.seen.append(command)
         if self.state == "gone":
             raise MonitorLostError("QEMU is gone")
@@ -42,6 +45,8 @@ class Difficult:
             return {} if status == "none" else {"status": status}
         if command == "query-status":
             return {"status": self.state, "running": self.state == "running"}
+        if command == "quit" and self.quits:
+            self.state = "gone"
         if command == "cont":
             if self.refuse_cont:
                 self.refuse_cont -= 1
@@ -108,7 +113,7 @@ def test_patience_ends() -> None:
     assert time.monotonic() - began < 2
 
 
-@pytest.mark.parametrize("end", ["shutdown", "guest-panicked", "internal-error"])
+@pytest.mark.parametrize("end", ["shutdown", "guest-panicked", "internal-error", "suspended"])
 def test_a_guest_that_ends_by_itself_is_nobodys_fault(end: str) -> None:
     qemu = Difficult(after_cont=end)
     free_guest(qemu, was_running=True, undo=[])
@@ -138,7 +143,36 @@ def test_resume_of_a_paused_guest_is_no_cont() -> None:
     assert qemu.seen[-1] == "migrate-set-parameters"
 
 
-def test_quit_is_all_there_is_to_it() -> None:
+def test_a_migration_that_is_not_ours_is_left_alone() -> None:
+    qemu = Difficult(migrations=("active",))
+    free_guest(qemu, was_running=True, migrating=False, undo=[])
+    assert qemu.seen == ["query-status", "cont", "query-status"]
+    assert qemu.state == "running"
+
+
+def test_quit_is_over_when_the_connection_is() -> None:
     qemu = Difficult()
-    carry_out(qemu, "quit", was_running=True, undo=UNDO)
-    assert qemu.seen == ["query-status", "quit"]
+    assert carry_out(qemu, "quit", was_running=True, undo=UNDO)
+    assert qemu.seen == ["query-status", "quit", "query-status"]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_quit_that_takes_too_long(answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "QUIT_S", 0.1)
+
+    class Slow(Difficult):
+        def execute(self, command: str, *arguments: Any, timeout_s: float | None = None) -> Any:
+            if "quit" in self.seen and not answers:
+                raise MonitorError(f"no answer within {timeout_s} s")
+            return super().execute(command, *arguments)
+
+    qemu = Slow(quits=False)
+    assert not carry_out(qemu, "quit", was_running=True, undo=UNDO)
+    assert (qemu.seen[:3] == ["query-status", "quit", "query-status"]) is answers
+
+
+def test_a_guest_that_somebody_resumed_is_not_ended() -> None:
+    qemu = Difficult("running")
+    with pytest.raises(GuestError, match="somebody else resumed it"):
+        carry_out(qemu, "quit", was_running=True, undo=UNDO)
+    assert qemu.seen == ["query-status", "migrate-set-capabilities", "migrate-set-parameters"]

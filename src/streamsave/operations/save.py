@@ -18,7 +18,9 @@ from ..cancel import Cancellation
 from ..endpoints.descriptor import DescriptorSource
 from ..endpoints.socket import SocketSource
 from ..errors import (
+    CommandError,
     DestinationError,
+    GuestError,
     MigrationError,
     MonitorConnectError,
     MonitorError,
@@ -45,6 +47,7 @@ from .reports import STREAM, SaveReport, StageClock
 
 OUTCOME_TIMEOUT_S = 30.0
 """How long after the end of the stream QEMU may take to say how the migration ended."""
+POSTMIGRATE = "in QEMU's state postmigrate: send cont before it is to be saved again"
 
 
 def save(
@@ -57,10 +60,12 @@ def save(
 ) -> SaveReport:
     """Save the guest behind the QMP socket ``monitor`` to the file ``destination``, replacing what is there.
 
-    Any thread may call. On any error the guest is as it was before, and so is the destination.
+    Any thread may call. On any error the guest and the destination are as they were before, and where they are not the
+    error's notes say so: the image is complete and only ``options.then`` failed; the guest could not be brought back; or a
+    guest that was paused before is paused in QEMU's state postmigrate, which takes ``cont`` before the next save.
 
     Raises:
-        MonitorError, GuestError: nothing was touched: the monitor does not answer, or the guest cannot be saved.
+        MonitorError, GuestError: the monitor does not answer, or the guest cannot be saved.
         DestinationError: the destination cannot be written, or filled up.
         MigrationError: QEMU gave the migration up.
         Aborted: ``cancel`` was used.
@@ -102,6 +107,10 @@ class _GuestSave:
         self._settings = MigrationSettings(qmp)
         self._guardian: Guardian | None = None
         self._inflow: _Inflow | None = None
+        self._stopped = False
+        """We stopped the guest, or are about to: it is ours to start again."""
+        self._migrating = False
+        """The same for the migration."""
         self._stopped_at = 0.0
         self._warnings: list[str] = []
 
@@ -142,11 +151,19 @@ class _GuestSave:
         cancel.check()
         self._stopped_at = self._clock.end("prepare")
         if self._guest.was_running:
+            self._stopped = True
             self._qmp.execute("stop")
+        state = self._qmp.execute("query-status")["status"]
+        if state != ("paused" if self._guest.was_running else self._guest.run_state):
+            raise GuestError(
+                f"the guest at {self._qmp.address} is in run state {state} all of a sudden: it ended, or somebody else"
+                " controls it too; save it when that is over",
+                status=state,
+            )
 
     def _stream(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
         """The whole stream into the image; returns only if QEMU says that it was the whole stream."""
-        source = SocketSource(start_outgoing(self._qmp, self._options.transport))
+        source = SocketSource(self._migrate())
         try:
             self._inflow = _Inflow(source, self._image, self._options)
             self._inflow.run(progress, cancel)
@@ -163,6 +180,14 @@ class _GuestSave:
         cancel.check()
         self._clock.end(STREAM)
 
+    def _migrate(self) -> socket.socket:
+        self._migrating = True
+        try:
+            return start_outgoing(self._qmp, self._options.transport)
+        except CommandError:
+            self._migrating = False  # what may be under way is somebody else's
+            raise
+
     def _explain(self, error: SourceError) -> None:
         """A broken socket is what we see of QEMU's trouble: let QEMU say what it was."""
         try:
@@ -174,24 +199,29 @@ class _GuestSave:
         """The guest first, then our threads, then the file (by the caller): back to the state before."""
         if self._inflow:
             self._inflow.pipeline.fail(error)
-        undo = self._settings.undo_commands()
         try:
-            self._surely(lambda qmp: free_guest(qmp, was_running=self._guest.was_running, undo=undo))
+            self._surely(lambda qmp: self._free(qmp, error))
         except StreamsaveError as failure:
             error.add_note(f"the guest could not be brought back to its state before: {failure}")
-        self._disarm()
-        if self._inflow:
-            self._inflow.pipeline.join()
-            self._inflow.source.close()
+        finally:
+            self._disarm()
+            if self._inflow:
+                self._inflow.pipeline.join()
+                self._inflow.source.close()
+
+    def _free(self, qmp: Commander, error: BaseException) -> None:
+        free_guest(qmp, was_running=self._stopped, migrating=self._migrating, undo=self._settings.undo_commands())
+        state = qmp.execute("query-status")["status"]
+        if self._migrating and state in ("finish-migrate", "postmigrate"):  # it was paused, so we may not cont
+            error.add_note(f"the guest is paused as before, but {POSTMIGRATE}")
 
     def _let_go(self) -> None:
         """The image exists: do what was asked for with the guest."""
-        undo = self._settings.undo_commands()
         then = self._options.then
         if self._guardian and not self._guardian.alive:
             self._warnings.append("the guardian ended during the save; nothing came of it")
         try:
-            self._surely(lambda qmp: carry_out(qmp, then, was_running=self._guest.was_running, undo=undo))
+            self._surely(self._carry_out)
         except StreamsaveError as error:
             if not (then == "quit" and isinstance(error, MonitorLostError)):  # it is gone already
                 error.add_note(f"the image {self._image.file.path} is complete; only --then {then} failed")
@@ -199,21 +229,36 @@ class _GuestSave:
         finally:
             self._disarm()
 
+    def _carry_out(self, qmp: Commander) -> None:
+        undo = self._settings.undo_commands()
+        if not carry_out(qmp, self._options.then, was_running=self._guest.was_running, undo=undo):
+            self._warnings.append("QEMU was told to quit but has not ended yet: it may still hold its disks")
+
     def _surely(self, act: Callable[[Commander], None]) -> None:
-        """``act`` at the monitor; again on a new connection if that one broke, for QEMU may live on without it."""
+        """``act`` at the monitor; again on a new connection if that one broke, for QEMU may live on without it.
+
+        Where we cannot, or are interrupted, it is the guardian's turn, whose copy of the connection may be all there is.
+        """
         try:
-            with self._qmp.uninterrupted():
-                act(self._qmp)
-        except MonitorLostError as lost:
-            if self._address is None:
-                raise
-            self._disarm()  # with its copy of the old connection QEMU would not serve a new one
             try:
-                monitor = Monitor(self._address)
-            except MonitorConnectError:
-                raise lost from None
-            with monitor:
-                act(monitor)
+                with self._qmp.uninterrupted():
+                    act(self._qmp)
+            except MonitorLostError as lost:
+                if self._address is None:
+                    raise
+                try:
+                    monitor = Monitor(self._address)
+                except MonitorConnectError:
+                    raise lost from None
+                with monitor:
+                    act(monitor)
+        except (CommandError, GuestError):
+            raise  # QEMU's answer, and the guardian would get the same
+        except BaseException:
+            if self._guardian:
+                self._qmp.close()
+                self._guardian.hand_over()
+            raise
 
     def _disarm(self) -> None:
         if self._guardian:
@@ -224,7 +269,7 @@ class _GuestSave:
         if self._options.then == "resume" and self._guest.was_running:
             self._warnings.append("the guest runs on: the image fits its disks only as they were at the save")
         elif self._options.then != "quit":
-            self._warnings.append("the guest is left in QEMU's state postmigrate: send cont before it is to be saved again")
+            self._warnings.append(f"the guest is left {POSTMIGRATE}")
         return self._inflow.report(
             self._clock,
             was_running=self._guest.was_running,

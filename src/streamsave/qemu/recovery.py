@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
-from ..errors import CommandError, GuestError, MonitorLostError
+from ..errors import CommandError, GuestError, MonitorError, MonitorLostError
 
 Command: TypeAlias = tuple[str, Mapping[str, object]]
 """A QMP command and its arguments."""
@@ -18,6 +18,8 @@ Command: TypeAlias = tuple[str, Mapping[str, object]]
 PATIENCE_S = 10.0
 """How long ``cont`` is tried. A migration whose socket broke ends within milliseconds, but not at once."""
 RETRY_S = 0.02
+QUIT_S = 10.0
+"""How long QEMU may take to end; until then it holds the locks of its disks."""
 
 ACTIVE = frozenset(
     {
@@ -26,21 +28,32 @@ ACTIVE = frozenset(
     }
 )  # fmt: skip
 """The values of ``query-migrate``'s status in which a migration is under way (QEMU 7.2 to 10.0)."""
-ENDED = frozenset({"shutdown", "internal-error", "guest-panicked"})
-"""Run states of a guest that ended by its own doing: ``cont`` cannot and need not bring it back."""
+BACK = frozenset({"shutdown", "internal-error", "guest-panicked", "suspended"})
+"""Run states of a guest that ended or sleeps by its own doing: ``cont`` cannot and need not bring it back."""
 
 
 class Commander(Protocol):
     """Whoever can run QMP commands: the monitor, or the guardian's own few lines."""
 
-    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """Run ``command`` and return QEMU's answer. CommandError: refused. MonitorLostError: QEMU is gone."""
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
+        """Run ``command`` and return QEMU's answer.
+
+        CommandError: refused. MonitorLostError: QEMU is gone. MonitorError: no answer within ``timeout_s`` seconds.
+        """
 
 
-def free_guest(commander: Commander, *, was_running: bool, undo: Sequence[Command], patience_s: float = PATIENCE_S) -> None:
+def free_guest(
+    commander: Commander,
+    *,
+    was_running: bool,
+    undo: Sequence[Command],
+    migrating: bool = True,
+    patience_s: float = PATIENCE_S,
+) -> None:
     """Undo a save that did not come to its end: no migration, the guest as it was, QEMU's settings as they were.
 
-    The guest comes first: a setting that QEMU refuses to take back is reported when the guest runs.
+    ``migrating``: the migration that may be under way is ours; one that is not is left alone. The guest comes first: a
+    setting that QEMU refuses to take back is reported when the guest runs.
 
     Raises:
         MonitorLostError: QEMU is gone, and the guest with it.
@@ -48,28 +61,48 @@ def free_guest(commander: Commander, *, was_running: bool, undo: Sequence[Comman
         CommandError: the guest is free, but QEMU refused to take one of its settings back.
     """
     deadline = time.monotonic() + patience_s
-    _end_migration(commander, deadline - patience_s / 2)
+    if migrating:
+        _end_migration(commander, deadline - patience_s / 2)
     if was_running:
         _run_again(commander, deadline)
     _put_back(commander, undo)
 
 
-def carry_out(commander: Commander, then: str, *, was_running: bool, undo: Sequence[Command]) -> None:
+def carry_out(commander: Commander, then: str, *, was_running: bool, undo: Sequence[Command]) -> bool:
     """Let go of a guest whose image exists: ``quit`` ends QEMU, ``resume`` is the state before, ``pause`` leaves it stopped.
 
+    Returns whether all of it is done: False is a QEMU that was told to quit and has not ended after ``QUIT_S`` seconds.
+
     Raises:
+        GuestError: the guest is to be ended, but runs: somebody resumed it, and the image does not hold what it did since.
         As ``free_guest``; but that QEMU goes before it answers ``quit`` is what was asked for.
     """
     if then == "quit":
-        commander.execute("query-status")  # raises if the connection is broken: QEMU may live on behind it
-        try:
-            commander.execute("quit")
-        except MonitorLostError:
-            pass  # it went before it could answer
-        return
+        if not commander.execute("query-status")["running"]:  # raises if the connection is broken: QEMU may live on behind
+            return _quit(commander)
+        _put_back(commander, undo)
+        raise GuestError(
+            "the guest runs, for somebody else resumed it after it was saved: it was not ended", status="running"
+        )
     if then == "resume" and was_running:
         _run_again(commander, time.monotonic() + PATIENCE_S)
     _put_back(commander, undo)
+    return True
+
+
+def _quit(commander: Commander) -> bool:
+    """Returns whether QEMU has ended. Its monitor is among the last that it closes, after its disks."""
+    deadline = time.monotonic() + QUIT_S
+    try:
+        commander.execute("quit", timeout_s=QUIT_S)
+        while (left := deadline - time.monotonic()) > 0:
+            commander.execute("query-status", timeout_s=left)
+            time.sleep(RETRY_S)
+    except MonitorLostError:
+        return True  # perhaps before it could answer
+    except MonitorError:
+        pass
+    return False
 
 
 def migration_status(commander: Commander) -> str:
@@ -95,7 +128,7 @@ def _run_again(commander: Commander, deadline: float) -> None:
     tried = False
     while True:
         status = commander.execute("query-status")
-        if status["running"] or status["status"] in ENDED:
+        if status["running"] or status["status"] in BACK:
             return
         if tried:
             if time.monotonic() >= deadline:
