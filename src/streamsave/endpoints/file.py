@@ -110,8 +110,8 @@ class NewImage:
             raise self._cannot(f"write at offset {self.size}", error) from error
         fresh = self.size - self._writeback_offset
         if fresh >= WRITEBACK_SIZE:
-            # In Linux this starts the writing of what is dirty, and does not wait for it
-            os.posix_fadvise(self._fd, self._writeback_offset, fresh, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # advice: Linux starts to write what is dirty, and does not wait for it
+                os.posix_fadvise(self._fd, self._writeback_offset, fresh, os.POSIX_FADV_DONTNEED)
             self._writeback_offset = self.size
 
     def flush(self) -> None:
