@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
+from .choices import GuestState as GuestState  # as itself: callers find the types of the options here
+from .choices import Then as Then
+from .choices import Transport as Transport
 from .codecs.base import Codec
 from .codecs.registry import find_codec
 from .errors import UsageError
-
-Then: TypeAlias = Literal["quit", "resume", "pause"]
-"""What becomes of the guest once its image exists; ``resume`` means back to the state before."""
-Transport: TypeAlias = Literal["fd", "unix"]
-"""How QEMU gets its end of the socket: a descriptor over the monitor, or a path in a private directory."""
-GuestState: TypeAlias = Literal["running", "paused"]
 
 DEFAULT_FORMAT = "zstd"
 MAX_THREADS = 256

@@ -51,6 +51,7 @@ class Run:
     script: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     """On top of our own environment."""
+    cwd: Path | None = None
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class Run:
             text=True,
             process_group=0,
             env={**os.environ, **self.env, MARK: self.mark},
+            cwd=self.cwd,
         )
 
     def first_line(self) -> str:

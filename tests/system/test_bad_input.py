@@ -446,7 +446,7 @@ def test_not_a_file(make: Callable[[Path], None], expected: str, image: Path) ->
         (20, struct.pack("<I", 0), 14, "data length: 0 ", 14),
         (20, struct.pack("<I", 0x7FFFFFFF), 14, "data length: 2147483647 ", 14),
         (20, struct.pack("<I", 16 * MiB + 1), 14, "data length: 16777217 ", 14),
-        (20, struct.pack("<I", 15 * MiB), 13, "metadata", 13),
+        (20, struct.pack("<I", 15 * MiB), 13, "; copy it again", 13),
         (32, struct.pack("<I", 0x7FFFFFFF), 14, "cookie", 14),
     ],
     ids=[

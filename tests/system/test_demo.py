@@ -78,6 +78,13 @@ def test_missing_qemu_is_named_with_the_package() -> None:
         run_demo(qemu="no-such-qemu")
 
 
+def test_a_file_that_is_no_qemu(tmp_path: Path) -> None:
+    (tmp_path / "qemu").write_text("no program")
+    pretender = machine.Machine(tmp_path / "console", tmp_path / "qmp", qemu=str(tmp_path / "qemu"))
+    with pytest.raises(ProcessError, match=r"does not start: Permission denied; is it QEMU's binary\?"):
+        pretender.start(tmp_path / "stderr")
+
+
 def test_qemu_that_does_not_start_is_quoted(fake_qemu: Callable[[str], str]) -> None:
     with pytest.raises(ProcessError, match=r"ended with status 3: no machine today") as caught:
         run_demo(qemu=fake_qemu("echo no machine today >&2; exit 3"))

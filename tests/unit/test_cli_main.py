@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import streamsave
+from streamsave import options
 from streamsave.cli import main as cli
 from streamsave.errors import CorruptImageError
 
@@ -203,3 +204,12 @@ def test_completion_works_in_bash() -> None:
     )
     done = subprocess.run(["bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True, timeout=60)
     assert {"raw", "gzip", "bzip2", "zstd"} <= set(done.stdout.split())
+
+
+def test_the_choices_are_those_of_the_options() -> None:
+    """Whatever the options allow, argparse does."""
+    for then in get_args(options.Then):
+        assert cli.parse(["save", "--qmp", "s", "x", "--then", then]).then == then
+    for transport in get_args(options.Transport):
+        assert cli.parse(["save", "--qmp", "s", "x", "--transport", transport]).transport == transport
+        assert cli.parse(["restore", "x", "--qmp", "s", "--transport", transport]).transport == transport

@@ -13,7 +13,8 @@ import pytest
 from streamsave.cancel import Cancellation
 from streamsave.cli.main import main
 from streamsave.cli.restore import split_command
-from streamsave.errors import IncomingError
+from streamsave.errors import CorruptImageError, IncomingError
+from streamsave.format.description import GuestDescription, SavedCommand, encode_description
 from streamsave.operations.reports import RestoreReport
 from streamsave.options import RestoreOptions
 from streamsave.units import MiB
@@ -182,15 +183,19 @@ class FakeTerminal(io.StringIO):
         return True
 
 
+ARGUMENTS = ("qemu-system-x86_64", "-name", "it's \x1b[2J", "-m", "2G")
+
+
+def description(command: SavedCommand | None) -> str:
+    return encode_description(GuestDescription("tiny", "", 512 * MiB, 2, "pc-q35-7.2", "x86_64", "kvm", command))
+
+
 @pytest.fixture
 def saved_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
     """An image whose description holds this command."""
     home = tmp_path / "home"
     home.mkdir()
-    command = SimpleNamespace(
-        arguments=("qemu-system-x86_64", "-name", "it's \x1b[2J", "-m", "2G"), working_directory=str(home)
-    )
-    image = SimpleNamespace(description=SimpleNamespace(command=command))
+    image = SimpleNamespace(metadata=SimpleNamespace(xml=description(SavedCommand(ARGUMENTS, str(home)))))
     monkeypatch.setitem(sys.modules, "streamsave.operations.image", SimpleNamespace(read_info=lambda path: image))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
@@ -201,7 +206,7 @@ def test_the_saved_command_is_shown_and_run_where_it_ran(
     fake: FakeRestore, saved_command: SimpleNamespace, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["restore", "guest.save", "--use-saved-command", "--yes", "--quiet"]) == 0
-    assert fake.call.command == saved_command.description.command.arguments
+    assert fake.call.command == ARGUMENTS
     assert fake.call.directory == tmp_path / "home"
     assert fake.call.image == tmp_path / "guest.save"  # given relative to where we were
     assert capsys.readouterr().err == (
@@ -236,17 +241,35 @@ def test_without_a_terminal_nobody_agrees(
 def test_an_image_without_a_command(
     fake: FakeRestore, saved_command: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for description in (None, SimpleNamespace(command=None)):
-        saved_command.description = description
+    for xml in ("<domain/>", description(None)):
+        saved_command.metadata.xml = xml
         assert main(["restore", "guest.save", "--use-saved-command", "--yes"]) == 2
         assert "guest.save carries no QEMU command line: give one after --" in capsys.readouterr().err
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [("</domain>", "", "is not well-formed"), ('encoding="base64">', 'encoding="base64">?', "base64")],
+)
+def test_a_damaged_command_is_told_from_none(
+    old: str, new: str, message: str, fake: FakeRestore, saved_command: SimpleNamespace, capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    assert old in saved_command.metadata.xml
+    saved_command.metadata.xml = saved_command.metadata.xml.replace(old, new)
+    assert main(["restore", "guest.save", "--use-saved-command", "--yes"]) == CorruptImageError.exit_status
+    err = capsys.readouterr().err
+    assert f"streamsave: error: {tmp_path}/guest.save: the " in err
+    assert message in err
+    assert "give QEMU's command line after --" in err
     assert fake.calls == []
 
 
 def test_a_working_directory_that_is_gone(
     fake: FakeRestore, saved_command: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    saved_command.description.command.working_directory = "/nowhere/at\x1ball"
+    saved_command.metadata.xml = description(SavedCommand(ARGUMENTS, "/nowhere/at\x1ball"))
     assert main(["restore", "guest.save", "--use-saved-command", "--yes"]) == 38
     assert "/nowhere/at\\x1ball cannot be entered: No such file or directory" in capsys.readouterr().err
     assert fake.calls == []

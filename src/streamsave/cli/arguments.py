@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
+
+from ..choices import Transport
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives it no public name
@@ -48,7 +50,7 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
     """``--transport``."""
     parser.add_argument(
         "--transport",
-        choices=("fd", "unix"),
+        choices=get_args(Transport),
         default="fd",
         help="how QEMU gets the stream's socket: a descriptor over the monitor (default), or a path in a private"
         " directory, for monitors that pass no descriptors on",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import Aborted, DestinationError, ProcessError, UsageError
+from ..errors import Aborted, CorruptImageError, DestinationError, ProcessError, UsageError
 from ..units import format_duration, format_size
 from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_transport
 from .output import Output, complain, quote_command, reporting, write
@@ -154,12 +154,17 @@ def _check_usage(args: argparse.Namespace) -> None:
 
 def _saved_command(image: Path, *, ask: bool) -> tuple[str, ...]:
     """The command in the image, shown and agreed to; this process is then in the working directory that goes with it."""
+    from ..format.description import parse_saved_command
     from ..operations.image import read_info
 
-    description = read_info(image).description
-    if description is None or description.command is None:
+    try:
+        saved = parse_saved_command(read_info(image).metadata.xml)
+    except CorruptImageError as error:
+        if error.path is None:  # of the command, not of what is around it
+            raise CorruptImageError(f"{image}: {error}; give QEMU's command line after --", path=image) from error
+        raise
+    if saved is None:
         raise UsageError(f"{image} carries no QEMU command line: give one after --")
-    saved = description.command
     _show(image, saved)
     if ask:
         _ask()

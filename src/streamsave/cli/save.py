@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from ..choices import Then
 from ..units import format_duration, format_size
 from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_transport
 from .output import Output, reporting
@@ -43,7 +44,7 @@ def register(subparsers: Subparsers) -> None:
     add_threads(parser)
     parser.add_argument(
         "--then",
-        choices=("quit", "resume", "pause"),
+        choices=get_args(Then),
         default="quit",
         help="what becomes of the guest: end QEMU (default), go on as before, or stay paused",
     )
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
         save_command=not args.no_saved_command,
     )
     cancel = Cancellation()
-    with SignalRelay(cancel, busy="still freeing the guest"), showing_progress(output) as progress:
+    relay = SignalRelay(cancel, busy="still freeing the guest", stoppable=False)
+    with relay, showing_progress(output) as progress:
         report = save(args.qmp, args.image, options, progress=progress, cancel=cancel)
     for warning in report.warnings:
         output.warn(warning)

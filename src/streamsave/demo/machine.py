@@ -65,7 +65,7 @@ class Machine:
             try:
                 return subprocess.Popen([*self.command, *options], stdin=subprocess.DEVNULL, stdout=file, stderr=file)
             except OSError as error:
-                raise ProcessError(f"{self.qemu} does not start: {error.strerror}") from error
+                raise ProcessError(f"{self.qemu} does not start: {error.strerror}; is it QEMU's binary?") from error
 
 
 def find_qemu(qemu: str = QEMU) -> str:

@@ -29,6 +29,9 @@ __all__ = [
 LOOK_S = 1.0
 """How long to rely on events before asking again: one that was missed must not make us wait for ever."""
 
+RETRY = "try again, and look at QEMU's own messages if it fails again"
+"""What to do when a migration failed."""
+
 SAVABLE = {"running": True, "paused": False, "prelaunch": False}
 """Run states that can be saved, and whether the guest runs in them."""
 REFUSED = {
@@ -93,7 +96,7 @@ def wait_outgoing(monitor: Monitor, timeout_s: float | None = None) -> None:
     """
     status = _wait_end(monitor, timeout_s)
     if status.get("status") != "completed":
-        raise MigrationError(f"QEMU at {monitor.address} did not migrate the guest: {_outcome(status, timeout_s)}")
+        raise MigrationError(f"QEMU at {monitor.address} did not migrate the guest: {_outcome(status, timeout_s)}; {RETRY}")
 
 
 def wait_incoming(monitor: Monitor, timeout_s: float | None = None) -> None:

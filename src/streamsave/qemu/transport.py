@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
+from ..choices import Transport
 from ..errors import CommandError, DestinationError, EndpointError, GuestError, MigrationError, SourceError, StreamsaveError
 from ..units import MiB
 from .monitor import Monitor
 from .recovery import migration_status
-
-Transport: TypeAlias = Literal["fd", "unix"]
 
 BUFFER_SIZE: Final = 4 * MiB
 """Of the sending end. 208 KiB, the kernel's default, halves the rate; more than this gains nothing."""
