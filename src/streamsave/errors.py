@@ -26,6 +26,7 @@ data, and the ``OSError`` or QMP error beneath is ``__cause__``::
     +-- EndpointError                  40   our own input or output failed (never raised itself)
     |   +-- SourceError                41   reading
     |   +-- DestinationError           42   writing
+    +-- ResourceError                  50   the system gives this process no more of something, a thread say
     +-- Aborted                       130   cancelled by the caller or by a signal (128 + its number)
 """
 
@@ -218,6 +219,12 @@ class DestinationError(EndpointError):
     """The destination cannot be written: missing, not allowed, full, not a file."""
 
     exit_status = 42
+
+
+class ResourceError(StreamsaveError):
+    """The system gives this process no more of what it needs: threads, say."""
+
+    exit_status = 50
 
 
 class Aborted(StreamsaveError):

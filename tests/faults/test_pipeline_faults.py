@@ -13,7 +13,7 @@ import pytest
 from streamsave.endpoints.faults import FailingSink, FailingSource, StalledSink
 from streamsave.endpoints.memory import DiscardSink, MemorySink, MemorySource
 from streamsave.endpoints.socket import SocketSink, SocketSource
-from streamsave.errors import Aborted, CodecError, DestinationError, SourceError, StreamsaveError
+from streamsave.errors import Aborted, CodecError, DestinationError, ResourceError, SourceError
 from streamsave.pipeline.compress import Compression
 from streamsave.pipeline.decompress import Decompression
 from streamsave.pipeline.stages import Pipeline
@@ -150,6 +150,6 @@ def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     pipeline = compression(MemorySource(DATA), DiscardSink())
-    with pytest.raises(StreamsaveError, match="cannot start thread worker-1"):
+    with pytest.raises(ResourceError, match="cannot start thread worker-1"):
         pipeline.start()
     pipeline.join()

@@ -25,12 +25,14 @@ from streamsave.errors import (
     MonitorConnectError,
     MonitorError,
     MonitorLostError,
+    ResourceError,
 )
 from streamsave.qemu.monitor import Monitor
 
 from ..fakes.qmp import FakeQmp, Talk
 from ..kit.qemu import RunningQemu
-from .machines import FIRMWARE, until
+from ..kit.waiting import until
+from .machines import FIRMWARE
 
 
 @pytest.fixture(autouse=True)
@@ -434,6 +436,19 @@ def test_descriptors_arrive(qemu: RunningQemu) -> None:
                 monitor.execute("closefd", {"fdname": name})
             with pytest.raises(CommandError):
                 monitor.execute("closefd", {"fdname": names[0]})
+
+
+def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "streamsave-qmp":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with served() as address, pytest.raises(ResourceError, match="raise the limit on processes"):
+        Monitor(address)
 
 
 @pytest.mark.qemu

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import perf_counter, thread_time
 
-from ..errors import StreamsaveError
+from ..errors import ResourceError
 from ..types import Buffer, Sink, Source
 from .bufpool import BufferPool, Slot
 from .gate import Gate, GateClosed
@@ -63,7 +63,7 @@ class Pipeline(ABC):
         """Start all threads. Call once; ``join()`` is due afterwards, whatever happens.
 
         Raises:
-            StreamsaveError: a thread could not be started; those that were are ending.
+            ResourceError: a thread could not be started; those that were are ending.
 
         """
         stages = [("reader", self._read), ("writer", self._write)]
@@ -77,7 +77,7 @@ class Pipeline(ABC):
             except RuntimeError as error:
                 with self._gate.lock:
                     self._running -= 1
-                failure = StreamsaveError(
+                failure = ResourceError(
                     f"cannot start thread {name} ({error}): raise the limit on processes or use fewer threads"
                 )
                 self.fail(failure)

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError
+from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError, ResourceError
 from .connect import await_greeting, open_socket, peer_pid
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Monitor:
     Raises:
         MonitorConnectError: nothing answers there, or something that is not QMP.
         MonitorBusyError: it accepts the connection but says nothing: another client holds it.
+        ResourceError: no thread can be started for it.
     """
 
     def __init__(self, address: str | Path | socket.socket, *, greeting_s: float = 3.0) -> None:
@@ -74,7 +75,11 @@ class Monitor:
             raise
         connected: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(connected,), name="streamsave-qmp")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._socket.close()
+            raise ResourceError(f"cannot start a thread for the monitor ({error}): raise the limit on processes") from error
         try:
             self._await_connected(connected, max(deadline - time.monotonic(), LEAST_NEGOTIATION_S))
         except BaseException:
