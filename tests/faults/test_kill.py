@@ -28,7 +28,7 @@ from ..kit.cli import Run, streamsave
 from ..kit.missing import require_tools
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.qmp import Qmp
-from ..system.machines import until
+from ..kit.waiting import until
 
 pytestmark = pytest.mark.qemu
 GUEST: Final = demo_guest(16 * MiB)

@@ -32,7 +32,8 @@ from ..conftest import Launch
 from ..kit.cli import Result, Run, streamsave
 from ..kit.missing import missing
 from ..kit.qemu import RunningQemu, demo_guest
-from .machines import FIRMWARE, until
+from ..kit.waiting import until
+from .machines import FIRMWARE
 
 pytestmark = pytest.mark.qemu
 GUEST: Final = demo_guest(16 * MiB)

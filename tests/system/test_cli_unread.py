@@ -21,7 +21,7 @@ import pytest
 from streamsave.endpoints.file import TEMPORARY_SUFFIX
 
 from ..kit.qemu import RunningQemu
-from .machines import until
+from ..kit.waiting import until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 SLOW = ("--format", "bzip2", "--threads", "1")

@@ -26,7 +26,7 @@ from streamsave.units import MiB
 
 from ..conftest import Launch
 from ..kit.qemu import demo_guest
-from .machines import until
+from ..kit.waiting import until
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"
 STREAM = GOLDEN.read_bytes()[67148:]

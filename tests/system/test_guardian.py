@@ -24,7 +24,8 @@ from streamsave.qemu.monitor import Monitor
 
 from ..kit.qemu import RunningQemu
 from ..kit.qmp import Qmp
-from .machines import FIRMWARE, until
+from ..kit.waiting import until
+from .machines import FIRMWARE
 
 CLIENT = Path(__file__).with_name("guardian_client.py")
 SECOND_MONITOR = "second"

@@ -39,7 +39,8 @@ from streamsave.qemu.transport import BUFFER_SIZE
 from ..fakes.qmp import FakeQmp, Talk
 from ..kit.missing import missing
 from ..kit.qemu import RunningQemu
-from .machines import FIRMWARE, drained, until
+from ..kit.waiting import until
+from .machines import FIRMWARE, drained
 
 TRANSPORTS: tuple[Transport, ...] = ("fd", "unix")
 

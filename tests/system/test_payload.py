@@ -24,7 +24,7 @@ from streamsave.units import MiB
 from ..conftest import Launch
 from ..kit.missing import require_tools
 from ..kit.qemu import RunningQemu, demo_guest
-from .machines import until
+from ..kit.waiting import until
 
 pytestmark = pytest.mark.qemu
 

@@ -17,7 +17,8 @@ from streamsave.qemu.peer import describe_guest, read_command, saved_command
 from streamsave.qemu.process import QemuProcess, check_command
 
 from ..kit.qemu import RunningQemu
-from .machines import FIRMWARE, until
+from ..kit.waiting import until
+from .machines import FIRMWARE
 
 UUID = "2f8a1c5e-9f5b-4c8e-b1ad-0242ac120002"
 
