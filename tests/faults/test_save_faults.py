@@ -417,6 +417,24 @@ def test_a_paused_guest_that_somebody_resumes_before(
     guest.wait_for_ticks(1, 10)
 
 
+def test_a_guest_that_somebody_else_stops_is_left_stopped(
+    guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save that fails before its own ``stop`` has none to undo."""
+
+    def stop_and_fail(settings: MigrationSettings) -> None:
+        settings._monitor.execute("stop")
+        raise CommandError("no", command="migrate-set-capabilities")
+
+    monkeypatch.setattr(MigrationSettings, "neutralise", stop_and_fail)
+    with pytest.raises(CommandError):
+        save(guest.monitor, image, RAW)
+    with guest.qmp() as qmp:
+        assert qmp.status() == "paused"
+        qmp.execute("cont")
+    guest.wait_for_ticks(1, 10)
+
+
 def test_a_guest_that_somebody_resumes_after(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     carry_out = GLOBALS["carry_out"]
 
