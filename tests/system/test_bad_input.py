@@ -558,10 +558,12 @@ def flip(source: Path, target: Path, share: float) -> tuple[Path, int]:
 @pytest.mark.parametrize("name", [name for name, codec in codecs().items() if codec.detects_damage])
 def test_flipped_bits(name: str, share: float, saved: dict[str, Path], image: Path) -> None:
     path, at = flip(saved[name], image, share)
-    result = refuse_restore(path, 14, "payload is damaged in frame ", " at offset ")
-    offset = re.search(r"at offset (\d+)", last_error(result))
+    result = refuse_restore(path, 14, "payload is damaged ", " offset ")
+    offset = re.search(r"damaged (in frame \d+ at|near) offset (\d+)", last_error(result))
     assert offset is not None
-    assert read_info(path).payload_offset <= int(offset[1]) <= at
+    # A flip in a boundary that is only found by searching (bzip2) leaves the rest in one piece, read to behind the damage.
+    assert read_info(path).payload_offset <= int(offset[2])
+    assert offset[1] == "near" or int(offset[2]) <= at
 
 
 @pytest.mark.parametrize("name", list(FOREIGN))
