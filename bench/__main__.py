@@ -1,9 +1,9 @@
 """Saves of one real guest, with streamsave and with the pipe that libvirt's way amounts to, in turn.
 
-Method: one Linux guest whose RAM is full of the host's programs and libraries, stopped; ``max-bandwidth`` 0; one folder for
-all images; A B A B ..., so that a drifting machine hits both; the median of the ratios counts, not the times. The time of
-streamsave is the whole call (connect, guardian, stream, fsync, rename, guest runs again), the pipe's is ``migrate`` to
-``completed``, which syncs nothing.
+Method: one Linux guest whose RAM is full of the host's programs and libraries, stopped by hand before the pipe's migration
+(``--running``: not); ``max-bandwidth`` 0; one folder for all images; A B A B ..., so that a drifting machine hits both; the
+median of the ratios counts, not the times. The time of streamsave is the whole call (connect, guardian, stop, stream, fsync,
+rename, guest runs again), the pipe's is ``migrate`` to ``completed``, which syncs nothing.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="guest RAM (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=5, help="runs of each; gzip takes a minute (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where the images go, on disk or tmpfs (default: the temporary folder)")
+    parser.add_argument("--running", action="store_true", help="do not stop the guest for the pipe: migrate alone")
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--only", help="only pairs whose pipe begins with this")
     args = parser.parse_args()
@@ -63,21 +64,23 @@ def main() -> int:
         )
         for format_, level, pipe in pairs():
             if shutil.which(pipe.split()[0]) and (not args.only or pipe.startswith(args.only)):
-                figures.append(_compare(qemu, Path(folder), format_, level, pipe, args.pairs))
+                figures.append(_compare(qemu, Path(folder), format_, level, pipe, args))
                 print(_row(figures[-1]), flush=True)
     if args.json:
         args.json.write_text(json.dumps({"machine": _machine(), "memory": args.memory * MiB, "pairs": figures}, indent=1))
     return 0
 
 
-def _compare(qemu: RunningQemu, folder: Path, format_: str, level: int, pipe: str, pairs: int) -> dict[str, Any]:
+def _compare(
+    qemu: RunningQemu, folder: Path, format_: str, level: int, pipe: str, args: argparse.Namespace
+) -> dict[str, Any]:
     options = streamsave.SaveOptions(format=format_, level=level or None, then="resume")
     ours, theirs, reports = [], [], []
-    for _ in range(pairs):
+    for _ in range(args.pairs):
         began = time.perf_counter()
         reports.append(streamsave.save(qemu.monitor, folder / "ours", options))
         ours.append(time.perf_counter() - began)
-        theirs.append(_pipe(qemu, pipe, folder / "theirs"))
+        theirs.append(_pipe(qemu, pipe, folder / "theirs", stop=not args.running))
     size = reports[-1].stream_size
     assert (folder / "theirs").stat().st_size > size // 50, "the pipe wrote an image"
     return {
@@ -96,10 +99,11 @@ def _compare(qemu: RunningQemu, folder: Path, format_: str, level: int, pipe: st
     }
 
 
-def _pipe(qemu: RunningQemu, pipe: str, path: Path) -> float:
+def _pipe(qemu: RunningQemu, pipe: str, path: Path, *, stop: bool) -> float:
     """Seconds from ``migrate`` to ``completed``."""
     with qemu.qmp() as qmp:
-        qmp.execute("stop")
+        if stop:
+            qmp.execute("stop")
         qmp.execute("migrate-set-parameters", max_bandwidth=0)
         began = time.perf_counter()
         qmp.execute("migrate", uri=f"exec:{pipe} > {path}")
