@@ -42,7 +42,7 @@ def checkout() -> Iterator[Path]:
     ("goal", "packages"),
     [
         ("demo", "python3-dev libc6-dev qemu-system-x86"),
-        ("test", "python3-dev libc6-dev qemu-system-x86 make binutils busybox-static bzip2 gzip zstd"),
+        ("test", "python3-dev libc6-dev qemu-system-x86 make binutils busybox-static bzip2 gzip zstd lbzip2 pigz e2fsprogs"),
     ],
 )
 def test_not_root(goal: str, packages: str, checkout: Path) -> None:
