@@ -22,6 +22,7 @@ import pytest
 
 from streamsave.codecs.base import Codec, DecodeError, Encoder, NotFramed, TruncatedError
 from streamsave.errors import UsageError
+from streamsave.format.frames import FrameTable
 from streamsave.format.header import name_field
 from streamsave.types import Buffer
 from streamsave.units import KiB, MiB
@@ -298,6 +299,64 @@ def believes_no_size(codec: Codec) -> None:
             pass
 
 
+# -- carriers ---------------------------------------------------------------------------------------------------------
+
+CARRIED_SIZES: Final = (0, 1, 11, 12, 13, 1000, 65_531, 65_532, 300_000)
+
+
+def frames_of(codec: Codec, *frames: bytes, stream_size: int) -> FrameTable:
+    table = FrameTable(codec.chunk_size, payload_start=len(codec.prologue), stream_size=stream_size)
+    table.sizes.extend(len(frame) for frame in frames)
+    return table
+
+
+@check
+def carries_any_data(codec: Codec) -> None:
+    table = frames_of(codec, encode(codec, b"x"), stream_size=1)
+    for size in CARRIED_SIZES:
+        for data in (noise(size), zeros(size), b"\xff" * size):
+            assert codec.uncarry(codec.carry(data, table)) == data
+    assert len(codec.carry(noise(300_000), table)) < 1_000_000
+
+
+@check
+def carries_what_readers_skip(codec: Codec) -> None:
+    """The sequential reader decodes a payload with a carrier behind it to the same stream."""
+    skip_unless_damage_shows(codec)  # such a reader has no way to tell
+    chunk = text(5000)
+    table = frames_of(codec, encode(codec, chunk), stream_size=len(chunk))
+    for size in CARRIED_SIZES:
+        payload = payload_of(codec, chunk) + codec.carry(noise(size), table)
+        for step in (7, 64 * KiB):
+            assert read_all(codec, payload, step=step) == chunk, (size, step)
+
+
+@check
+def carries_what_the_stock_tool_skips(codec: Codec) -> None:
+    chunks = [mixed(codec.chunk_size), noise(3000)]
+    frames = [encode(codec, chunk) for chunk in chunks]
+    table = frames_of(codec, *frames, stream_size=codec.chunk_size + 3000)
+    for size in CARRIED_SIZES:
+        payload = b"".join([codec.prologue, *frames, codec.epilogue, codec.carry(noise(size), table)])
+        assert run_tool(codec, codec.tool_decode[1:], payload) == b"".join(chunks), size
+
+
+@check
+def believes_no_carrier(codec: Codec) -> None:
+    """Damage in a carrier is an error or shows in what comes out of it, which has checksums of its own."""
+    table = frames_of(codec, encode(codec, b"x"), stream_size=1)
+    whole = codec.carry(noise(3000), table)
+    random = Random(3)
+    for _ in range(300):
+        damaged = bytearray(whole[: random.randrange(len(whole))] if random.random() < 0.5 else whole)
+        if damaged:
+            damaged[random.randrange(len(damaged))] ^= 1 << random.randrange(8)
+        try:
+            assert len(codec.uncarry(bytes(damaged))) <= len(damaged)
+        except DecodeError:
+            pass
+
+
 # -- damage -----------------------------------------------------------------------------------------------------------
 
 
@@ -503,11 +562,11 @@ def lets_others_run(call: Callable[[], object], limit_s: float = 10) -> bool:
 @check
 def the_stock_tool_decodes_ours(codec: Codec) -> None:
     chunks = [mixed(codec.chunk_size), b"", noise(3000), b"x", zeros(codec.chunk_size)]
-    assert run_tool(codec, ("-dc",), payload_of(codec, *chunks)) == b"".join(chunks)
+    assert run_tool(codec, codec.tool_decode[1:], payload_of(codec, *chunks)) == b"".join(chunks)
     for level in codec.levels:
         data = mixed(200 * KiB)
         frame = encode(codec, data, level)
-        assert run_tool(codec, ("-dc",), codec.prologue + frame + frame + codec.epilogue) == data + data, level
+        assert run_tool(codec, codec.tool_decode[1:], codec.prologue + frame + frame + codec.epilogue) == data + data, level
 
 
 @check

@@ -37,7 +37,7 @@ def test_golden_frames_decode(codec: Codec) -> None:
 def test_stock_tool_decodes_golden_frames(codec: Codec) -> None:
     for level in golden_levels(codec):
         frame = frame_path(codec, level).read_bytes()
-        assert run_tool(codec, ("-dc",), codec.prologue + frame + codec.epilogue) == golden_chunk()
+        assert run_tool(codec, codec.tool_decode[1:], codec.prologue + frame + codec.epilogue) == golden_chunk()
 
 
 def test_every_golden_frame_has_its_codec() -> None:

@@ -2,6 +2,7 @@
 
 A **chunk** is a piece of the migration stream, a **frame** one chunk compressed on its own, and a codec promises that
 ``prologue + frames + epilogue`` is a file that its stock tool decodes to the chunks, one after the other.
+Behind it may stand a **carrier**: bytes of our own in a shape that the stock tool skips with exit status 0.
 A codec knows no files, threads or images. Encoders and decoders belong to the thread that made them and are never shared;
 what they return is theirs or new, never a view that the next call changes.
 
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from ..errors import UsageError
+from ..format.frames import FrameTable
 from ..types import Buffer
 from ..units import MiB
 
@@ -107,6 +109,8 @@ class Codec(ABC):
     """Whether a frame carries what it takes to see that a bit of it was flipped."""
     tool: ClassVar[tuple[str, ...]] = ()
     """The stock tool's name and options that compress standard input to standard output; empty: none."""
+    tool_decode_options: ClassVar[tuple[str, ...]] = ("-dc",)
+    """The stock tool's options that decompress standard input to standard output; libvirt's where it has the format."""
     prologue: ClassVar[bytes] = b""
     epilogue: ClassVar[bytes] = b""
 
@@ -130,6 +134,19 @@ class Codec(ABC):
     def bound(self, size: int) -> int:
         """The largest frame, in bytes, that a chunk of ``size`` bytes becomes at any level."""
 
+    def carry(self, data: bytes, frames: FrameTable) -> bytes:  # noqa: ARG002
+        """A carrier of ``data``, any number of bytes, for a payload of ``frames``. Here: ``data`` as they are."""
+        return data
+
+    def uncarry(self, carrier: bytes) -> bytes:
+        """What ``carry`` was given.
+
+        Raises:
+            DecodeError: this is no carrier, or not all of one.
+
+        """
+        return carrier
+
     def check_level(self, level: int | None) -> int:
         """``level``, or the default for None.
 
@@ -146,6 +163,11 @@ class Codec(ABC):
                 f"format {self.name} has levels {self.levels[0]} to {self.levels[-1]}, not {level}: choose one of these"
             )
         return level
+
+    @property
+    def tool_decode(self) -> tuple[str, ...]:
+        """The stock tool's command that decompresses standard input to standard output."""
+        return (*self.tool[:1], *self.tool_decode_options)
 
     def tool_command(self, level: int | None = None) -> tuple[str, ...]:
         """The stock tool's command that compresses standard input to standard output."""

@@ -5,7 +5,7 @@
     frame = 1f 8b 08 04, time 0 | extra field "SS": u32 size of the frame, u32 size of the chunk | deflate data | crc32, size
 
 gzip skips the extra field (section 2.3.1.1), so members back to back are what ``gzip -dc`` always decoded, and the next one
-is found without decoding. All numbers are little-endian.
+is found without decoding. A carrier is members of nothing, whose extra fields "SX" hold the data. Numbers are little-endian.
 
 Two libraries do the work, each where it is the fastest: ISA-L and libdeflate (``_DEFLATERS``).
 """
@@ -13,9 +13,10 @@ Two libraries do the work, each where it is the fastest: ISA-L and libdeflate (`
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal, cast
 
+from ..format.frames import FrameTable
 from ..types import Buffer
 from ..units import KiB
 from .base import Codec, DecodeError, NotFramed, ReadBytes, TruncatedError
@@ -47,6 +48,12 @@ _PREFIX: Final = b"\x1f\x8b\x08\x04" + bytes(4) + b"\x00\xff" + struct.pack("<H2
 _SIZES: Final = struct.Struct("<II")
 _HEADER_SIZE: Final = len(_PREFIX) + _SIZES.size
 _TRAILER: Final = struct.Struct("<II")
+_CARRIER_PREFIX: Final = _PREFIX[:10]
+_CARRIER_HEADER_SIZE: Final = len(_CARRIER_PREFIX) + 6
+_NOTHING: Final = b"\x03\x00" + bytes(8)
+"""No data, deflated, with their checksum and size."""
+_FIELD_MAX: Final = 65531
+"""Extra fields have 65,535 bytes in all, and each takes 4 for its name and length."""
 _SMALLEST: Final = _HEADER_SIZE + 2 + _TRAILER.size
 _WORST_BLOCK: Final = 512
 _HEADERS_BOUND: Final = 128 * KiB
@@ -80,6 +87,26 @@ class Gzip(Codec):
     def bound(self, size: int) -> int:
         """Both libraries store what does not compress: 5 bytes per block, and no block of theirs is under 4 KiB."""
         return size + size // _WORST_BLOCK + _SMALLEST + 16
+
+    def carry(self, data: bytes, frames: FrameTable) -> bytes:  # noqa: ARG002
+        """Members of nothing, with the data in extra fields."""
+        return b"".join(
+            _CARRIER_PREFIX + struct.pack("<H2sH", len(piece) + 4, b"SX", len(piece)) + piece + _NOTHING
+            for piece in _pieces(data, _FIELD_MAX)
+        )
+
+    def uncarry(self, carrier: bytes) -> bytes:
+        position, data = 0, []
+        while position < len(carrier):
+            head, field = carrier[position : position + _CARRIER_HEADER_SIZE], position + _CARRIER_HEADER_SIZE
+            size = int.from_bytes(head[-2:], "little")
+            if head != _CARRIER_PREFIX + struct.pack("<H2sH", size + 4, b"SX", size):
+                raise DecodeError(f"no carrier of ours at byte {position} of it")
+            position = field + size + len(_NOTHING)
+            if carrier[field + size : position] != _NOTHING:
+                raise DecodeError(f"a carrier of ours does not end at byte {position} of it")
+            data.append(carrier[field : field + size])
+        return b"".join(data)
 
 
 class GzipEncoder:
@@ -197,6 +224,10 @@ class GzipReader(MemberReader):
         while piece := self._take():
             if bytes(piece).strip(b"\0"):
                 raise DecodeError("bytes other than zeros follow the last gzip member")
+
+
+def _pieces(data: bytes, size: int) -> Iterator[bytes]:
+    return (data[start : start + size] for start in range(0, len(data), size))
 
 
 CODEC: Final = Gzip()

@@ -4,7 +4,8 @@
 
     frame = 50 2a 4d 18, u32 4, u32 n (skippable, pzstd's convention) | zstd frame of n bytes: content size, blocks, checksum
 
-``zstd -dc`` skips the first part; ``pzstd -d`` uses it as we do. All numbers are little-endian.
+``zstd -dc`` skips the first part; ``pzstd -d`` uses it as we do. A carrier is a skippable frame of the data (5a 2a 4d 18),
+then the seek table of zstd's seekable format, which counts skippable frames as empty. All numbers are little-endian.
 
 This file is the only one that knows the binding (python-zstandard).
 """
@@ -16,12 +17,17 @@ from collections.abc import Generator, Sequence
 from io import BytesIO
 from typing import IO, Final, cast
 
+from ..format.frames import FrameTable
 from ..types import Buffer
 from ..units import KiB, MiB
 from .base import Codec, DecodeError, NotFramed, ReadBytes, TruncatedError
 
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
+_CARRIER_MAGIC: Final = 0x184D2A5A
+_SEEK_TABLE_MAGIC: Final = 0x184D2A5E
+_SEEKABLE_MAGIC: Final = 0x8F92EAB1
+"""The last bytes of zstd's seekable format 0.1.0 (contrib/seekable_format in zstd's sources)."""
 _SIZE_PREFIX: Final = struct.pack("<II", _SKIPPABLE[0], 4)
 _U32: Final = struct.Struct("<I")
 _PREFIX_SIZE: Final = len(_SIZE_PREFIX) + _U32.size
@@ -70,6 +76,27 @@ class Zstd(Codec):
     def bound(self, size: int) -> int:
         """``ZSTD_COMPRESSBOUND`` of zstd.h, which includes the frame's header, and what stands around it."""
         return size + (size >> 8) + max(0, 128 * KiB - size >> 11) + _PREFIX_SIZE + 4
+
+    def carry(self, data: bytes, frames: FrameTable) -> bytes:
+        """A skippable frame of the data, and one of the seek table, which has to be the last."""
+        carrier = _skippable(_CARRIER_MAGIC, data)
+        table = bytearray()
+        for size, chunk_size in frames:
+            table += struct.pack("<IIII", _PREFIX_SIZE, 0, size - _PREFIX_SIZE, chunk_size)
+        table += struct.pack("<II", len(carrier), 0)
+        table += struct.pack("<IBI", len(table) // 8, 0, _SEEKABLE_MAGIC)
+        return carrier + _skippable(_SEEK_TABLE_MAGIC, table)
+
+    def uncarry(self, carrier: bytes) -> bytes:
+        magic, size = struct.unpack_from("<II", carrier) if len(carrier) >= 8 else (0, 0)
+        rest = carrier[8 + size :]
+        if magic != _CARRIER_MAGIC or rest[:4] != _U32.pack(_SEEK_TABLE_MAGIC):
+            raise DecodeError("no skippable frame with data of ours and a seek table behind it")
+        return carrier[8 : 8 + size]
+
+
+def _skippable(magic: int, data: Buffer) -> bytes:
+    return struct.pack("<II", magic, len(data)) + data
 
 
 class ZstdEncoder:
