@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from .format.metadata import Metadata as Metadata
     from .operations.image import ImageInfo as ImageInfo
     from .operations.image import read_info as read_info
+    from .operations.inflow import save_stream as save_stream
+    from .operations.outflow import restore_stream as restore_stream
     from .operations.reports import RestoreReport as RestoreReport
     from .operations.reports import SaveReport as SaveReport
     from .operations.restore import restore as restore
-    from .operations.restore import restore_stream as restore_stream
     from .operations.save import save as save
-    from .operations.save import save_stream as save_stream
     from .options import CompressOptions as CompressOptions
     from .options import RestoreOptions as RestoreOptions
     from .options import SaveOptions as SaveOptions
@@ -54,9 +54,9 @@ _HOMES = {
     "find_codec": "codecs.registry",
     "read_info": "operations.image",
     "restore": "operations.restore",
-    "restore_stream": "operations.restore",
+    "restore_stream": "operations.outflow",
     "save": "operations.save",
-    "save_stream": "operations.save",
+    "save_stream": "operations.inflow",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -28,8 +28,9 @@ from streamsave.errors import (
     TruncatedImageError,
 )
 from streamsave.operations.image import read_info
+from streamsave.operations.outflow import restore_stream
 from streamsave.operations.reports import RestoreReport
-from streamsave.operations.restore import restore, restore_stream
+from streamsave.operations.restore import restore
 from streamsave.operations.save import save
 from streamsave.options import RestoreOptions, SaveOptions
 from streamsave.qemu.migration import MigrationSettings

@@ -328,8 +328,8 @@ def test_cancelled_at_every_step(after: str, fails: Fails, monkeypatch: pytest.M
     target: tuple[Any, str] = {
         "neutralise": (GLOBALS["MigrationSettings"], "neutralise"),
         "stop": (Monitor, "execute"),
-        "migrate": (GLOBALS["_Inflow"], "run"),
-        "wait": (GLOBALS["_Inflow"], "check_end"),
+        "migrate": (GLOBALS["Inflow"], "run"),
+        "wait": (GLOBALS["Inflow"], "check_end"),
     }[after]
     wrapped = getattr(*target)
 

@@ -16,8 +16,8 @@ from streamsave.endpoints.descriptor import DescriptorSink, DescriptorSource
 from streamsave.errors import DestinationError, MigrationError, SourceError
 from streamsave.format.metadata import Metadata
 from streamsave.operations.image import read_info
-from streamsave.operations.restore import restore_stream
-from streamsave.operations.save import save_stream
+from streamsave.operations.inflow import save_stream
+from streamsave.operations.outflow import restore_stream
 
 pytestmark = pytest.mark.timeout(20)
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"

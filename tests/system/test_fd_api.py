@@ -20,8 +20,8 @@ from streamsave.errors import Aborted, DestinationError, MigrationError, SourceE
 from streamsave.format.metadata import Metadata
 from streamsave.format.migration import StreamMap
 from streamsave.operations.image import read_info
-from streamsave.operations.restore import restore_stream
-from streamsave.operations.save import save_stream
+from streamsave.operations.inflow import save_stream
+from streamsave.operations.outflow import restore_stream
 from streamsave.units import MiB
 
 from ..conftest import Launch

@@ -12,7 +12,8 @@ import pytest
 from streamsave.errors import UnsupportedImageError
 from streamsave.format.save_format import SaveFormat
 from streamsave.operations.image import read_info
-from streamsave.operations.restore import restore, restore_stream
+from streamsave.operations.outflow import restore_stream
+from streamsave.operations.restore import restore
 from streamsave.units import MiB
 
 from ..conftest import Launch

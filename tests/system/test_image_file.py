@@ -14,7 +14,7 @@ from streamsave.errors import DestinationError
 from streamsave.format.metadata import Metadata
 from streamsave.format.migration import StreamMap
 from streamsave.operations.image import read_info
-from streamsave.operations.save import save_stream
+from streamsave.operations.inflow import save_stream
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"
 OLD = b"the image before"

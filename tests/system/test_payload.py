@@ -16,8 +16,9 @@ import pytest
 from streamsave.codecs.registry import codecs, find_codec
 from streamsave.format.metadata import Metadata
 from streamsave.operations.image import read_info
-from streamsave.operations.restore import restore_stream
-from streamsave.operations.save import save, save_stream
+from streamsave.operations.inflow import save_stream
+from streamsave.operations.outflow import restore_stream
+from streamsave.operations.save import save
 from streamsave.options import CompressOptions, SaveOptions
 from streamsave.units import MiB
 

@@ -11,20 +11,17 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from .._native.calls import StreamScanner
 from ..cancel import Cancellation
 from ..codecs.base import Codec
-from ..endpoints.descriptor import DescriptorSink
 from ..endpoints.socket import SocketSink
-from ..errors import CommandError, DestinationError, IncomingError, MonitorError, TruncatedImageError, UsageError
+from ..errors import CommandError, DestinationError, IncomingError, MonitorError, UsageError
 from ..options import RestoreOptions
-from ..pipeline.decompress import Decompression
 from ..qemu.migration import MigrationSettings, start_incoming, wait_incoming
 from ..qemu.monitor import Monitor
 from ..qemu.process import QemuProcess
-from ..types import ProgressCallback, Sink
-from .flow import restore_progress, run
+from ..types import ProgressCallback
 from .image import OpenImage
+from .outflow import Outflow
 from .reports import STREAM, RestoreReport, StageClock
 
 OUTCOME_TIMEOUT_S = 60.0
@@ -107,10 +104,10 @@ class _GuestRestore:
             self._clock.end("resume" if running else "pause")
         return outflow.report(self._clock, running=running, process=self._process, warnings=warnings)
 
-    def _stream(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> _Outflow:
+    def _stream(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> Outflow:
         """The whole stream into QEMU; returns only if QEMU says that it loaded it."""
         with closing(SocketSink(start_incoming(qmp, self._options.transport))) as sink:
-            outflow = _Outflow(self._image, self._codec, sink, self._options.thread_count)
+            outflow = Outflow(self._image, self._codec, sink, self._options.thread_count)
             self._clock.end("prepare")
             try:
                 outflow.run(progress, cancel)
@@ -127,7 +124,7 @@ class _GuestRestore:
             return self._image.info.header.was_running
         return self._options.state == "running"
 
-    def _explain(self, outflow: _Outflow, error: Exception) -> NoReturn:
+    def _explain(self, outflow: Outflow, error: Exception) -> NoReturn:
         """A broken socket or monitor is what we see of QEMU's trouble: raise what it was, as far as anyone tells."""
         outflow.check_end_after(error)
         said = ""
@@ -157,116 +154,3 @@ def _put_back_or_warn(qmp: Monitor, settings: MigrationSettings) -> tuple[str, .
     except CommandError as error:
         return (f"QEMU's migration settings could not be put back: {error}; set them anew before you migrate the guest",)
     return ()
-
-
-def restore_stream(
-    image: str | Path,
-    fd: int,
-    *,
-    threads: int | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: Cancellation | None = None,
-) -> RestoreReport:
-    """Write the migration stream of ``image`` to ``fd`` (a socket, a pipe, a file), for callers that drive QMP themselves.
-
-    ``fd`` stays the caller's, open: closing it tells the reader that the stream has ended.
-
-    Raises:
-        ImageError: what is wrong with the image; what was written until then is no whole stream.
-        DestinationError, SourceError, Aborted.
-
-    """
-    options = RestoreOptions(threads=threads)
-    cancel = cancel or Cancellation()
-    clock = StageClock()
-    with OpenImage(image) as opened:
-        codec = opened.codec()
-        try:
-            sink = DescriptorSink(fd)
-        except OSError as error:
-            raise DestinationError(f"descriptor {fd} cannot be written: {error}") from error
-        with closing(sink):
-            outflow = _Outflow(opened, codec, sink, options.thread_count)
-            clock.end("prepare")
-            outflow.run(progress, cancel)
-            outflow.check_end()
-        clock.end(STREAM)
-        return outflow.report(clock, running=False, process=None, warnings=())
-
-
-class _Outflow:
-    """An image's migration stream on its way out."""
-
-    def __init__(self, image: OpenImage, codec: Codec, sink: Sink, threads: int) -> None:
-        self.scanner = StreamScanner()
-        self.finished = False
-        self._image = image
-        self._codec = codec
-        self._threads = threads
-        self.pipeline = Decompression(
-            image.source,
-            sink,
-            codec,
-            threads=threads,
-            observe=self.scanner.feed,
-            path=image.path,
-            payload_offset=image.info.payload_offset,
-        )
-
-    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
-        """Until the payload's end, everything written. No thread is left, and after an error the sink is aborted."""
-        try:
-            run(
-                self.pipeline,
-                lambda elapsed_s: restore_progress(self.pipeline, self._image.info.payload_size, elapsed_s),
-                progress=progress,
-                cancel=cancel,
-            )
-        except BaseException as error:
-            self.pipeline.fail(error)
-            raise
-        finally:
-            self.pipeline.join()
-        self.finished = True
-
-    def check_end(self) -> None:
-        """The last bytes are those that end a migration stream; or TruncatedImageError."""
-        stream = self.scanner.map()
-        if not stream.well_formed_end:
-            raise TruncatedImageError(
-                f"{self._image.path}: the payload's {stream.size} bytes of migration stream are not all: {stream.problem}",
-                path=self._image.path,
-                offset=self._image.info.file_size,
-            )
-
-    def check_end_after(self, error: Exception) -> None:
-        """The same, if all of the payload went out before ``error``: then the image is the reason for it."""
-        if self.finished:
-            try:
-                self.check_end()
-            except TruncatedImageError as reason:
-                raise reason from error
-
-    def report(
-        self, clock: StageClock, *, running: bool, process: QemuProcess | None, warnings: tuple[str, ...]
-    ) -> RestoreReport:
-        """Of a restore that succeeded."""
-        stats, info, stream = self.pipeline.stats, self._image.info, self.scanner.map()
-        if not stream.well_formed_end:
-            odd = f"QEMU loaded the stream, but it does not end as one does ({stream.problem}): was the image cut?"
-            warnings = (odd, *warnings)
-        return RestoreReport(
-            path=self._image.path,
-            format=self._codec.name,
-            threads=self._threads,
-            parallel=stats.parallel,
-            image_size=info.file_size,
-            stream_size=stats.bytes_out,
-            running=running,
-            total_s=clock.total_s,
-            stage_s=clock.stage_s,
-            cpu_s=stats.cpu_s,
-            stream=stream,
-            warnings=warnings,
-            process=process,
-        )

@@ -10,12 +10,9 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
-from .._native.calls import StreamScanner
 from ..cancel import Cancellation
-from ..endpoints.descriptor import DescriptorSource
 from ..endpoints.socket import SocketSource
 from ..errors import (
     CommandError,
@@ -31,18 +28,16 @@ from ..errors import (
 from ..format.description import encode_description
 from ..format.header import MAGIC_COMPLETE, OWN_MAGIC_COMPLETE
 from ..format.metadata import Metadata
-from ..format.migration import StreamMap
 from ..guardian import Guardian, GuardianPlan
-from ..options import CompressOptions, SaveOptions
-from ..pipeline.compress import Compression
+from ..options import SaveOptions
 from ..qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
 from ..qemu.monitor import Monitor
 from ..qemu.peer import describe_guest
 from ..qemu.recovery import Commander, carry_out, free_guest
-from ..types import ProgressCallback, Source
+from ..types import ProgressCallback
 from ..units import KiB, format_size
-from .flow import run, save_progress
 from .image import ImageWriter
+from .inflow import Inflow
 from .reports import STREAM, SaveReport, StageClock
 
 OUTCOME_TIMEOUT_S = 30.0
@@ -106,7 +101,7 @@ class _GuestSave:
         self._clock = clock
         self._settings = MigrationSettings(qmp)
         self._guardian: Guardian | None = None
-        self._inflow: _Inflow | None = None
+        self._inflow: Inflow | None = None
         self._stopped = False
         """We stopped the guest, or are about to: it is ours to start again."""
         self._migrating = False
@@ -165,7 +160,7 @@ class _GuestSave:
         """The whole stream into the image; returns only if QEMU says that it was the whole stream."""
         source = SocketSource(self._migrate())
         try:
-            self._inflow = _Inflow(source, self._image, self._options)
+            self._inflow = Inflow(source, self._image, self._options)
             self._inflow.run(progress, cancel)
             wait_outgoing(self._qmp, OUTCOME_TIMEOUT_S)
         except SourceError as error:
@@ -276,112 +271,6 @@ class _GuestSave:
             then=self._options.then,
             stopped_s=stopped_s,
             warnings=tuple(self._warnings),
-        )
-
-
-def save_stream(
-    fd: int,
-    destination: str | Path,
-    metadata: Metadata,
-    options: CompressOptions | None = None,
-    *,
-    was_running: bool,
-    confirm: Callable[[StreamMap], None] | None = None,
-    progress: ProgressCallback | None = None,
-    cancel: Cancellation | None = None,
-) -> SaveReport:
-    """Save the migration stream that arrives on ``fd`` (a socket, a pipe, a file), for callers that drive QMP themselves.
-
-    ``fd`` stays the caller's. The end of the input is not success: once the stream ended, well-formed, ``confirm`` is called
-    and has to raise unless QEMU reports the migration as completed; only then the image is committed. The guest must not be
-    let go before this function returned.
-
-    Raises:
-        MigrationError: the stream ended without its end mark.
-        Everything that ``confirm`` raises, and ``SourceError``, ``DestinationError``, ``CodecError``, ``Aborted``.
-
-    """
-    options = options or CompressOptions()
-    cancel = cancel or Cancellation()
-    clock = StageClock()
-    try:
-        source = DescriptorSource(fd)
-    except OSError as error:
-        raise SourceError(f"descriptor {fd} cannot be read: {error}") from error
-    with closing(source), ImageWriter(destination, options.codec, metadata, was_running=was_running) as image:
-        inflow = _Inflow(source, image, options)
-        clock.end("prepare")
-        try:
-            inflow.run(progress, cancel)
-            inflow.check_end()
-            if confirm is not None:
-                confirm(inflow.scanner.map())
-            cancel.check()
-        except BaseException as error:
-            inflow.pipeline.fail(error)
-            raise
-        finally:
-            inflow.pipeline.join()
-        clock.end(STREAM)
-        image.commit()
-        clock.end("commit")
-        return inflow.report(clock, was_running=was_running, then="", stopped_s=0.0, warnings=())
-
-
-class _Inflow:
-    """A migration stream on its way into an image."""
-
-    def __init__(self, source: Source, image: ImageWriter, options: CompressOptions) -> None:
-        self.source = source
-        self.scanner = StreamScanner()
-        self._image = image
-        self._options = options
-        self._level = options.codec.check_level(options.level)
-        self.pipeline = Compression(
-            source, image.file, options.codec, level=self._level, threads=options.thread_count, observe=self.scanner.feed
-        )
-
-    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
-        """Until the source's end, everything written."""
-        run(
-            self.pipeline,
-            lambda elapsed_s: save_progress(self.pipeline, self.scanner, elapsed_s),
-            progress=progress,
-            cancel=cancel,
-        )
-
-    def check_end(self) -> None:
-        """The last bytes are those that end a migration stream; or MigrationError."""
-        stream = self.scanner.map()
-        if not stream.well_formed_end:
-            raise MigrationError(
-                f"the migration stream of {stream.size} bytes is not all of one: {stream.problem}; nothing was saved"
-            )
-
-    def report(
-        self, clock: StageClock, *, was_running: bool, then: str, stopped_s: float, warnings: tuple[str, ...]
-    ) -> SaveReport:
-        """Of a save that succeeded."""
-        stats, file = self.pipeline.stats, self._image.file
-        return SaveReport(
-            path=file.path,
-            format=self._options.codec.name,
-            level=self._level,
-            threads=self._options.thread_count,
-            image_size=file.size,
-            payload_size=stats.bytes_out,
-            stream_size=stats.bytes_in,
-            frame_count=stats.frame_count,
-            was_running=was_running,
-            then=then,
-            total_s=clock.total_s,
-            stopped_s=stopped_s,
-            stage_s=clock.stage_s,
-            cpu_s=stats.cpu_s,
-            stream=self.scanner.map(),
-            oldest_libvirt=self._image.oldest_libvirt,
-            needs_xml=self._image.needs_xml,
-            warnings=warnings,
         )
 
 

@@ -1,0 +1,129 @@
+"""A migration stream on its way into an image: the half of a save that knows nothing of guests and monitors.
+
+``save`` puts a guest in front of it; callers that drive QMP themselves have ``save_stream``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from .._native.calls import StreamScanner
+from ..cancel import Cancellation
+from ..endpoints.descriptor import DescriptorSource
+from ..errors import MigrationError, SourceError
+from ..format.metadata import Metadata
+from ..format.migration import StreamMap
+from ..options import CompressOptions
+from ..pipeline.compress import Compression
+from ..types import ProgressCallback, Source
+from .flow import run, save_progress
+from .image import ImageWriter
+from .reports import STREAM, SaveReport, StageClock
+
+
+class Inflow:
+    """A migration stream on its way into an image."""
+
+    def __init__(self, source: Source, image: ImageWriter, options: CompressOptions) -> None:
+        self.source = source
+        self.scanner = StreamScanner()
+        self._image = image
+        self._options = options
+        self._level = options.codec.check_level(options.level)
+        self.pipeline = Compression(
+            source, image.file, options.codec, level=self._level, threads=options.thread_count, observe=self.scanner.feed
+        )
+
+    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+        """Until the source's end, everything written."""
+        run(
+            self.pipeline,
+            lambda elapsed_s: save_progress(self.pipeline, self.scanner, elapsed_s),
+            progress=progress,
+            cancel=cancel,
+        )
+
+    def check_end(self) -> None:
+        """The last bytes are those that end a migration stream; or MigrationError."""
+        stream = self.scanner.map()
+        if not stream.well_formed_end:
+            raise MigrationError(
+                f"the migration stream of {stream.size} bytes is not all of one: {stream.problem}; nothing was saved"
+            )
+
+    def report(
+        self, clock: StageClock, *, was_running: bool, then: str, stopped_s: float, warnings: tuple[str, ...]
+    ) -> SaveReport:
+        """Of a save that succeeded."""
+        stats, file = self.pipeline.stats, self._image.file
+        return SaveReport(
+            path=file.path,
+            format=self._options.codec.name,
+            level=self._level,
+            threads=self._options.thread_count,
+            image_size=file.size,
+            payload_size=stats.bytes_out,
+            stream_size=stats.bytes_in,
+            frame_count=stats.frame_count,
+            was_running=was_running,
+            then=then,
+            total_s=clock.total_s,
+            stopped_s=stopped_s,
+            stage_s=clock.stage_s,
+            cpu_s=stats.cpu_s,
+            stream=self.scanner.map(),
+            oldest_libvirt=self._image.oldest_libvirt,
+            needs_xml=self._image.needs_xml,
+            warnings=warnings,
+        )
+
+
+def save_stream(
+    fd: int,
+    destination: str | Path,
+    metadata: Metadata,
+    options: CompressOptions | None = None,
+    *,
+    was_running: bool,
+    confirm: Callable[[StreamMap], None] | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: Cancellation | None = None,
+) -> SaveReport:
+    """Save the migration stream that arrives on ``fd`` (a socket, a pipe, a file), for callers that drive QMP themselves.
+
+    ``fd`` stays the caller's. The end of the input is not success: once the stream ended, well-formed, ``confirm`` is called
+    and has to raise unless QEMU reports the migration as completed; only then the image is committed. The guest must not be
+    let go before this function returned.
+
+    Raises:
+        MigrationError: the stream ended without its end mark.
+        Everything that ``confirm`` raises, and ``SourceError``, ``DestinationError``, ``CodecError``, ``Aborted``.
+
+    """
+    options = options or CompressOptions()
+    cancel = cancel or Cancellation()
+    clock = StageClock()
+    try:
+        source = DescriptorSource(fd)
+    except OSError as error:
+        raise SourceError(f"descriptor {fd} cannot be read: {error}") from error
+    with closing(source), ImageWriter(destination, options.codec, metadata, was_running=was_running) as image:
+        inflow = Inflow(source, image, options)
+        clock.end("prepare")
+        try:
+            inflow.run(progress, cancel)
+            inflow.check_end()
+            if confirm is not None:
+                confirm(inflow.scanner.map())
+            cancel.check()
+        except BaseException as error:
+            inflow.pipeline.fail(error)
+            raise
+        finally:
+            inflow.pipeline.join()
+        clock.end(STREAM)
+        image.commit()
+        clock.end("commit")
+        return inflow.report(clock, was_running=was_running, then="", stopped_s=0.0, warnings=())

@@ -1,0 +1,135 @@
+"""A migration stream on its way out of an image: the half of a restore that knows nothing of guests and monitors.
+
+The mirror image of ``inflow``. ``restore`` puts a guest behind it; callers that drive QMP themselves use ``restore_stream``.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from .._native.calls import StreamScanner
+from ..cancel import Cancellation
+from ..codecs.base import Codec
+from ..endpoints.descriptor import DescriptorSink
+from ..errors import DestinationError, TruncatedImageError
+from ..options import RestoreOptions
+from ..pipeline.decompress import Decompression
+from ..qemu.process import QemuProcess
+from ..types import ProgressCallback, Sink
+from .flow import restore_progress, run
+from .image import OpenImage
+from .reports import STREAM, RestoreReport, StageClock
+
+
+class Outflow:
+    """An image's migration stream on its way out."""
+
+    def __init__(self, image: OpenImage, codec: Codec, sink: Sink, threads: int) -> None:
+        self.scanner = StreamScanner()
+        self.finished = False
+        self._image = image
+        self._codec = codec
+        self._threads = threads
+        self.pipeline = Decompression(
+            image.source,
+            sink,
+            codec,
+            threads=threads,
+            observe=self.scanner.feed,
+            path=image.path,
+            payload_offset=image.info.payload_offset,
+        )
+
+    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+        """Until the payload's end, everything written. No thread is left, and after an error the sink is aborted."""
+        try:
+            run(
+                self.pipeline,
+                lambda elapsed_s: restore_progress(self.pipeline, self._image.info.payload_size, elapsed_s),
+                progress=progress,
+                cancel=cancel,
+            )
+        except BaseException as error:
+            self.pipeline.fail(error)
+            raise
+        finally:
+            self.pipeline.join()
+        self.finished = True
+
+    def check_end(self) -> None:
+        """The last bytes are those that end a migration stream; or TruncatedImageError."""
+        stream = self.scanner.map()
+        if not stream.well_formed_end:
+            raise TruncatedImageError(
+                f"{self._image.path}: the payload's {stream.size} bytes of migration stream are not all: {stream.problem}",
+                path=self._image.path,
+                offset=self._image.info.file_size,
+            )
+
+    def check_end_after(self, error: Exception) -> None:
+        """The same, if all of the payload went out before ``error``: then the image is the reason for it."""
+        if self.finished:
+            try:
+                self.check_end()
+            except TruncatedImageError as reason:
+                raise reason from error
+
+    def report(
+        self, clock: StageClock, *, running: bool, process: QemuProcess | None, warnings: tuple[str, ...]
+    ) -> RestoreReport:
+        """Of a restore that succeeded."""
+        stats, info, stream = self.pipeline.stats, self._image.info, self.scanner.map()
+        if not stream.well_formed_end:
+            odd = f"QEMU loaded the stream, but it does not end as one does ({stream.problem}): was the image cut?"
+            warnings = (odd, *warnings)
+        return RestoreReport(
+            path=self._image.path,
+            format=self._codec.name,
+            threads=self._threads,
+            parallel=stats.parallel,
+            image_size=info.file_size,
+            stream_size=stats.bytes_out,
+            running=running,
+            total_s=clock.total_s,
+            stage_s=clock.stage_s,
+            cpu_s=stats.cpu_s,
+            stream=stream,
+            warnings=warnings,
+            process=process,
+        )
+
+
+def restore_stream(
+    image: str | Path,
+    fd: int,
+    *,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+    cancel: Cancellation | None = None,
+) -> RestoreReport:
+    """Write the migration stream of ``image`` to ``fd`` (a socket, a pipe, a file), for callers that drive QMP themselves.
+
+    ``fd`` stays the caller's, open: closing it tells the reader that the stream has ended.
+
+    Raises:
+        ImageError: what is wrong with the image; what was written until then is no whole stream.
+        DestinationError, SourceError, Aborted.
+
+    """
+    options = RestoreOptions(threads=threads)
+    cancel = cancel or Cancellation()
+    clock = StageClock()
+    with OpenImage(image) as opened:
+        codec = opened.codec()
+        try:
+            sink = DescriptorSink(fd)
+        except OSError as error:
+            raise DestinationError(f"descriptor {fd} cannot be written: {error}") from error
+        with closing(sink):
+            outflow = Outflow(opened, codec, sink, options.thread_count)
+            clock.end("prepare")
+            outflow.run(progress, cancel)
+            outflow.check_end()
+        clock.end(STREAM)
+        return outflow.report(clock, running=False, process=None, warnings=())
