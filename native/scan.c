@@ -125,8 +125,31 @@ static void next_capability(ss_scanner *s)
     }
 }
 
+static void note_page(ss_scanner *s)
+{
+    int later = s->block > s->last_block || (s->block == s->last_block && s->page > s->last_page);
+    if (s->block < 0 || !later || (s->record != FLAG_PAGE && s->record != FLAG_ZERO))
+        s->in_order = 0;
+    s->last_block = s->block;
+    s->last_page = s->page;
+    if (s->record_offset < 0 && s->word_start >= s->piece_start) {
+        s->record_offset = (int64_t)s->word_start;
+        s->record_block = s->block;
+        s->record_page = s->page;
+    }
+}
+
+static void page_name(ss_scanner *s, const uint8_t *data, uint32_t size)
+{
+    s->block = -1;
+    for (uint32_t i = 0; i < s->block_count && s->block < 0; i++)
+        if (s->blocks[i].name_size == size && memcmp(s->blocks[i].name, data, size) == 0)
+            s->block = i;
+}
+
 static void body(ss_scanner *s)
 {
+    note_page(s);
     if (s->record == FLAG_ZERO) {
         s->zero_page_count++;
         s->skip = 1;
@@ -153,6 +176,8 @@ static void word(ss_scanner *s, uint64_t value)
 {
     int flags = (int)(value & FLAGS);
     s->record = flags & ~FLAG_CONTINUE;
+    s->word_start = s->size - 8;
+    s->page = value & ~(uint64_t)FLAGS;
     if (flags == FLAG_EOS) {
         if (s->last_section)
             s->ram_end = (int64_t)s->size;
@@ -286,6 +311,7 @@ static void step(ss_scanner *s, const uint8_t *data, uint32_t size)
         ask(s, data[0], STEP_BODY);
         break;
     case STEP_BODY:
+        page_name(s, data, size);
         body(s);
         break;
     case STEP_PACKED_SIZE:
@@ -324,6 +350,8 @@ void ss_scan_init(ss_scanner *s)
 {
     memset(s, 0, sizeof *s);
     s->ram_offset = s->ram_end = s->device_offset = s->description_offset = s->description_end = s->ram_id = -1;
+    s->record_offset = s->record_block = s->block = s->last_block = -1;
+    s->in_order = 1;
     s->page_size = 4096;
     s->old = s->recent = UINT64_MAX; /* begins no mark */
     s->need = 8;
@@ -333,6 +361,9 @@ void ss_scan_init(ss_scanner *s)
 void ss_scan_feed(ss_scanner *s, const uint8_t *data, size_t n)
 {
     const uint8_t *end = data + n;
+    s->piece_start = s->size;
+    s->record_offset = s->record_block = -1;
+    s->record_page = 0;
     while (data < end) {
         size_t left = (size_t)(end - data);
         if (s->phase == OPAQUE || s->phase == FOREIGN) {

@@ -23,13 +23,17 @@ typedef struct {
     int64_t ram_offset, ram_end, device_offset, description_offset, description_end;
     uint64_t page_count, zero_page_count, ram_size;
     uint32_t page_size, block_count, machine_size;
-    int32_t phase, end_mark;
+    int32_t phase, end_mark, in_order;
+    /* the first page record that begins in the piece fed last: -1, or where it begins, its block and its page's offset */
+    int64_t record_offset, record_block;
+    uint64_t record_page;
     ss_block blocks[SS_MAX_BLOCKS];
     uint8_t machine[SS_MAX_NAME];
     /* where it stands */
     uint64_t skip, ram_left, section_start;
     uint64_t old, recent; /* the last 16 bytes of the opaque part, the newest lowest */
-    int64_t ram_id;
+    uint64_t piece_start, word_start, page, last_page;
+    int64_t ram_id, block, last_block;
     uint32_t capabilities_left, need, held_size;
     int32_t next, record, last_section, footers;
     uint8_t held[SS_MAX_NAME + 8]; /* the most that a step asks for: a name and eight bytes */

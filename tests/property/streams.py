@@ -33,6 +33,9 @@ class StreamBuilder:
         self.blocks: list[RamBlock] = []
         self.ram_offset = self.ram_end = self.device_offset = self.end_offset = self.description_offset = -1
         self.page_count = self.zero_page_count = 0
+        self.pages_in_order = True
+        self._last_page = (-1, 0)
+        self._block = -1
 
     def configuration(
         self, machine: str, *, capabilities: Iterable[str] = (), page_bits: int | None = None, uuid: bytes | None = None
@@ -116,6 +119,7 @@ class StreamBuilder:
             device_offset=self.device_offset,
             page_count=self.page_count,
             zero_page_count=self.zero_page_count,
+            pages_in_order=self.pages_in_order,
             description_offset=self.description_offset,
             well_formed_end=ended,
             problem="" if ended else "it ends before the state of the devices",
@@ -126,6 +130,12 @@ class StreamBuilder:
 
     def _record(self, flags: int, block: str | None, offset: int) -> bytes:
         word = be(offset | flags | (0x20 if block is None else 0), 8)
+        if block is not None:
+            names = [known.name for known in self.blocks]
+            self._block = names.index(block) if block in names else -1
+        page = (self._block, offset)
+        self.pages_in_order &= self._block >= 0 and page > self._last_page and flags in (0x08, 0x02)
+        self._last_page = page
         return word if block is None else word + named(block)
 
     def _end_of_section(self) -> Self:
@@ -138,7 +148,8 @@ class StreamBuilder:
         return self
 
 
-names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
+names = st.text(st.characters(codec="utf-8", exclude_characters="~"), min_size=1, max_size=20)
+"""A name that ends with a tilde, and the zeros behind it, would look like the end of a stream."""
 bodies = st.binary(max_size=60).filter(lambda body: b"\x7e\0\0" not in body and b"\0\6" not in body)
 """Device state without what looks like the end of a stream."""
 

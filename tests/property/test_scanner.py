@@ -24,6 +24,7 @@ def scan(pieces: Iterable[bytes]) -> StreamMap:
         native.feed(piece)
         reference.feed(piece)
         assert native.map() == reference.map()
+        assert native.first_record == reference.first_record
         assert (native.ram_size, native.pages_seen, native.page_size) == (
             reference.ram_size,
             reference.pages_seen,

@@ -10,9 +10,9 @@
 
 static void print(const ss_scanner *s)
 {
-    printf("%" PRIu64 " %" PRId32 " %" PRIu32 " %" PRIu32 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRIu64 " %" PRIu64
+    printf("%" PRId32 " %" PRId64 " %" PRId64 " %" PRIu64 " %" PRIu64 " %" PRId32 " %" PRIu32 " %" PRIu32 " %" PRId64 " %" PRId64 " %" PRId64 " %" PRIu64 " %" PRIu64
            " %" PRId64 " %" PRId64 " %" PRId32 " %" PRIu64 "\n",
-           s->size, s->phase, s->page_size, s->block_count, s->ram_offset, s->ram_end, s->device_offset, s->page_count,
+           s->in_order, s->record_offset, s->record_block, s->record_page, s->size, s->phase, s->page_size, s->block_count, s->ram_offset, s->ram_end, s->device_offset, s->page_count,
            s->zero_page_count, s->description_offset, s->description_end, s->end_mark, s->ram_size);
 }
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from streamsave._native.calls import StreamScanner as NativeScanner
-from streamsave.format.migration import RamBlock, StreamMap
+from streamsave.format.migration import PageRecord, RamBlock, StreamMap
 from streamsave.format.scanner import MAX_BLOCKS
 from streamsave.format.scanner import StreamScanner as ReferenceScanner
 from streamsave.units import KiB, MiB
 
-from ..property.streams import RAM_ID, StreamBuilder, be, named
+from ..property.streams import RAM_ID, StreamBuilder, be, cut, named
 from . import golden
 
 Scan = Callable[[bytes], StreamMap]
@@ -27,6 +27,7 @@ GOLDEN_MAP = StreamMap(
     device_offset=504723,
     page_count=114,
     zero_page_count=4078,
+    pages_in_order=True,
     description_offset=537202,
     well_formed_end=True,
     problem="",
@@ -241,3 +242,22 @@ def test_counters_for_progress() -> None:
     for scanner in (NativeScanner(), ReferenceScanner()):
         scanner.feed(bytes(builder.data))
         assert (scanner.ram_size, scanner.pages_seen, scanner.page_size) == (1 * MiB + 8 * KiB, 3, 4096)
+
+
+@pytest.mark.parametrize("scanner", [NativeScanner(), ReferenceScanner()], ids=["native", "reference"])
+def test_first_records_of_pieces(scanner: NativeScanner | ReferenceScanner) -> None:
+    builder = StreamBuilder().ram_start({"pc.ram": 1 * MiB, "rom": 8 * KiB})
+    start = len(builder.data) + 5
+    builder.ram_part(
+        builder.page(b"a" * 4096, block="pc.ram", offset=8192),
+        builder.zero_page(offset=12288),
+        builder.zero_page(block="rom"),
+    )
+    second = start + 8 + len("?pc.ram") + 4096
+    third = second + 9
+    found = []
+    for piece in cut(bytes(builder.data), [start, second + 3, third]):
+        scanner.feed(piece)
+        found.append(scanner.first_record)
+    begun_before = None
+    assert found == [None, PageRecord(start, 0, 8192), begun_before, PageRecord(third, 1, 0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..format.migration import ScanState, StreamMap, map_of
+from ..format.migration import PageRecord, ScanState, StreamMap, map_of
 from ..types import Buffer
 from . import ffi, lib
 
@@ -34,6 +34,14 @@ class StreamScanner:
         """Of the guest, in bytes."""
         return int(self._scanner.page_size)
 
+    @property
+    def first_record(self) -> PageRecord | None:
+        """The first page record that begins in the piece that was fed last."""
+        s = self._scanner
+        if s.record_offset < 0:
+            return None
+        return PageRecord(int(s.record_offset), int(s.record_block), int(s.record_page))
+
     def feed(self, data: Buffer) -> None:
         """The next bytes of the stream; borrowed for the call."""
         with ffi.from_buffer("uint8_t[]", data) as view:
@@ -55,6 +63,7 @@ class StreamScanner:
                 device_offset=s.device_offset,
                 page_count=s.page_count,
                 zero_page_count=s.zero_page_count,
+                pages_in_order=bool(s.in_order),
                 description_offset=s.description_offset,
                 description_end=s.description_end,
                 end_mark=bool(s.end_mark),

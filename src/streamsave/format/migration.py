@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 
 class Phase(IntEnum):
@@ -57,12 +58,24 @@ class StreamMap:
     """Records of pages with contents; a running guest may send a page more than once."""
     zero_page_count: int
     """Records of pages that repeat one byte, nearly always zero."""
+    pages_in_order: bool
+    """Whether each page record is of a later page than the one before: blocks as listed, offsets rising, no page twice."""
     description_offset: int
     """The JSON."""
     well_formed_end: bool
     """Whether what was scanned ends as a whole stream does."""
     problem: str
     """If not: why, to follow "the stream is not all of one:"; else empty."""
+
+
+class PageRecord(NamedTuple):
+    """Where a page record begins in the stream, and which page it is of."""
+
+    stream_offset: int
+    block: int
+    """The number of the block in ``StreamMap.ram_blocks``; -1: of none of them."""
+    page_offset: int
+    """In bytes from the start of the block."""
 
 
 @dataclass(slots=True)
@@ -79,6 +92,7 @@ class ScanState:
     device_offset: int = -1
     page_count: int = 0
     zero_page_count: int = 0
+    pages_in_order: bool = True
     description_offset: int = -1
     """Of the description that began last; one that does not end with the stream was none."""
     description_end: int = -1
@@ -100,6 +114,7 @@ def map_of(state: ScanState) -> StreamMap:
         device_offset=state.device_offset,
         page_count=state.page_count,
         zero_page_count=state.zero_page_count,
+        pages_in_order=state.pages_in_order,
         description_offset=state.description_offset if described else -1,
         well_formed_end=ended,
         problem="" if ended else _problem(state),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..types import Buffer
-from .migration import Phase, ScanState, StreamMap, map_of
+from .migration import PageRecord, Phase, ScanState, StreamMap, map_of
 
 MAGIC: Final = b"QEVM\0\0\0\3"
 MAX_BLOCKS: Final = 512
@@ -55,6 +55,13 @@ class StreamScanner:
         self._record = 0
         self._ram_left = 0
         self._capabilities_left = 0
+        self._piece_start = 0
+        self._word_start = 0
+        self._block_number = -1
+        self._page = 0
+        self._last_page = (-1, 0)
+        self.first_record: PageRecord | None = None
+        """The first page record that begins in the piece that was fed last."""
 
     @property
     def ram_size(self) -> int:
@@ -78,6 +85,7 @@ class StreamScanner:
     def feed(self, data: Buffer) -> None:
         """The next bytes of the stream; borrowed for the call."""
         state = self._state
+        self._piece_start, self.first_record = state.size, None
         with memoryview(data).cast("B") as view:
             at = 0
             while at < len(view):
@@ -244,6 +252,8 @@ class StreamScanner:
         word = int.from_bytes(data, "big")
         flags = word & FLAGS
         self._record = flags & ~FLAG_CONTINUE
+        self._word_start = self._state.size - 8
+        self._page = word & ~FLAGS
         if flags == FLAG_EOS:
             if self._last_section:
                 self._state.ram_end = self._state.size
@@ -256,7 +266,7 @@ class StreamScanner:
         elif self._record not in (FLAG_ZERO, FLAG_PAGE, FLAG_XBZRLE, FLAG_COMPRESSED):
             self._give_up()
         elif flags & FLAG_CONTINUE:
-            self._body(b"")
+            self._body()
         else:
             self._ask(1, self._page_name_size)
 
@@ -284,10 +294,24 @@ class StreamScanner:
         self._next_block()
 
     def _page_name_size(self, data: bytes) -> None:
-        self._ask(data[0], self._body)
+        self._ask(data[0], self._page_name)
 
-    def _body(self, _name: bytes) -> None:
+    def _page_name(self, data: bytes) -> None:
+        names = [name for name, _ in self._state.blocks]
+        self._block_number = names.index(data) if data in names else -1
+        self._body()
+
+    def _note_page(self) -> None:
+        page = (self._block_number, self._page)
+        if self._block_number < 0 or page <= self._last_page or self._record not in (FLAG_PAGE, FLAG_ZERO):
+            self._state.pages_in_order = False
+        self._last_page = page
+        if self.first_record is None and self._word_start >= self._piece_start:
+            self.first_record = PageRecord(self._word_start, *page)
+
+    def _body(self) -> None:
         """Behind the word and the name of a page record."""
+        self._note_page()
         if self._record == FLAG_ZERO:
             self._state.zero_page_count += 1
             self._skip = 1
