@@ -33,8 +33,10 @@ MORE_PIPES = {"zstd": ("zstd -c -T0",)}
 
 
 def pairs() -> Iterator[tuple[str, int, str]]:
-    """Our format and level, and the pipe that it is held against: each codec at its default and at the tool's own level."""
+    """Our format and level, and the pipe that it is held against: each at its default and at the tool's own level."""
     for name, codec in codecs().items():
+        if not codec.tool and name != "raw":
+            continue  # nobody pipes through it
         pipe = " ".join(codec.tool) or "cat"
         for level in sorted({codec.default_level, codec.tool_level}):
             yield name, level, pipe

@@ -19,6 +19,7 @@ from streamsave.codecs.registry import find_codec
 from streamsave.units import KiB, MiB
 
 from .checks import decode, encode, frame_sizes, payload_of, read_all
+from .hostile import peak_growth, refuses
 from .samples import mixed, noise, text, zeros
 
 GZIP, BZIP2, ZSTD = find_codec("gzip"), find_codec("bzip2"), find_codec("zstd")
@@ -29,27 +30,6 @@ ANNOUNCEMENT = struct.Struct("<III")
 
 def skippable(content: bytes, kind: int = 3) -> bytes:
     return struct.pack("<II", 0x184D2A50 + kind, len(content)) + content
-
-
-def peak_growth(call: Callable[[], object]) -> int:
-    """By how many bytes the resident memory of this process grew at most while ``call`` ran."""
-
-    def status(key: str) -> int:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-        return int(line.split()[1]) * KiB
-
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError as error:
-        pytest.skip(f"the peak of memory cannot be reset here: {error}")
-    before = status("VmRSS")
-    call()
-    return status("VmHWM") - before
-
-
-def refuses(codec: Codec, frame: bytes) -> None:
-    with pytest.raises(DecodeError):
-        decode(codec, frame, MiB)
 
 
 def decode_frames(codec: Codec, payload: bytes) -> None:

@@ -76,23 +76,22 @@ def test_info_shows_it(name: str) -> None:
     assert (event["xml"], event["cookie"]) == (XML, COOKIE)
 
 
-@pytest.mark.parametrize("name", ["xz", "lzop"])
-def test_formats_that_are_not_there_yet_are_named(name: str, tmp_path: Path) -> None:
-    """libvirt's xz and lzop: the same image with their number in its header, for the payload does not even get read."""
+def test_a_format_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """libvirt's sparse: an image with its number in the header, for the payload does not even get read."""
     image = tmp_path / "image"
     data = bytearray(golden("gzip").read_bytes())
-    data[28:32] = int(SaveFormat[name.upper()]).to_bytes(4, "little")
+    data[28:32] = int(SaveFormat.SPARSE).to_bytes(4, "little")
     image.write_bytes(data)
-    assert read_info(image).format == name
+    assert read_info(image).format == "sparse"
     with (
         open(os.devnull, "wb") as nowhere,
-        pytest.raises(UnsupportedImageError, match=f"format {name} .*is not supported yet"),
+        pytest.raises(UnsupportedImageError, match=r"format sparse .*is not supported yet"),
     ):
         restore_stream(image, nowhere.fileno())
     refused = streamsave("restore", image, "--qmp", tmp_path / "nothing")
     assert refused.status == UnsupportedImageError.exit_status
     assert f"{image}: " in refused.err
-    assert f"format {name} (number {data[28]}), which is not supported yet by streamsave" in refused.err
+    assert "format sparse (number 6), which is not supported yet by streamsave" in refused.err
     assert streamsave("info", image).status == 0
 
 

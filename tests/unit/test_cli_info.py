@@ -141,7 +141,7 @@ def test_a_guest_that_libvirt_does_not_know(image: SimpleNamespace, capsys: pyte
     assert lines(capsys)["QEMU command"] == "no"
 
 
-@pytest.mark.parametrize(("number", "word"), [(6, "sparse"), (3, "xz"), (77, "unknown (77)")])
+@pytest.mark.parametrize(("number", "word"), [(6, "sparse"), (77, "unknown (77)")])
 def test_a_format_that_we_do_not_read(
     number: int, word: str, image: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

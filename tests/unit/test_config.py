@@ -73,10 +73,9 @@ def test_an_unknown_word_names_file_line_value_and_the_words(conf: Path) -> None
     assert caught.value.exit_status == 4
 
 
-@pytest.mark.parametrize("word", ["xz", "lzop", "sparse"])
-def test_a_word_of_libvirts_that_we_lack_is_told_apart(conf: Path, word: str) -> None:
-    conf.write_text(f'save_image_format = "{word}"')
-    with pytest.raises(ConfigError, match=f"line 1: save_image_format is '{word}': .*not supported yet"):
+def test_a_word_of_libvirts_that_we_lack_is_told_apart(conf: Path) -> None:
+    conf.write_text('save_image_format = "sparse"')
+    with pytest.raises(ConfigError, match=r"line 1: save_image_format is 'sparse': .*not supported yet"):
         read_save_format(conf)
 
 

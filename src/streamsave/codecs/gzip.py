@@ -19,8 +19,9 @@ from typing import Final, Literal, cast
 from ..format.frames import FrameTable
 from ..types import Buffer
 from ..units import KiB
-from .base import Codec, DecodeError, NotFramed, ReadBytes, TruncatedError
+from .base import Codec, DecodeError, ReadBytes, TruncatedError
 from .members import MemberDecoder, MemberReader
+from .sized import SizedHeader, SizedSplitter
 
 _DEFLATERS: Final[dict[int, tuple[Literal["isal", "libdeflate"], int]]] = {
     1: ("isal", 1),
@@ -45,8 +46,6 @@ ISA-L's level 2 (398, 2.278) is left out: on other data it misses the 4 %.
 
 # ID1 ID2, method deflate, flags FEXTRA, time 0, extra flags 0, system unknown; 12 bytes of extra fields; ours of 8 bytes.
 _PREFIX: Final = b"\x1f\x8b\x08\x04" + bytes(4) + b"\x00\xff" + struct.pack("<H2sH", 12, b"SS", 8)
-_SIZES: Final = struct.Struct("<II")
-_HEADER_SIZE: Final = len(_PREFIX) + _SIZES.size
 _TRAILER: Final = struct.Struct("<II")
 _CARRIER_PREFIX: Final = _PREFIX[:10]
 _CARRIER_HEADER_SIZE: Final = len(_CARRIER_PREFIX) + 6
@@ -54,7 +53,7 @@ _NOTHING: Final = b"\x03\x00" + bytes(8)
 """No data, deflated, with their checksum and size."""
 _FIELD_MAX: Final = 65531
 """Extra fields have 65,535 bytes in all, and each takes 4 for its name and length."""
-_SMALLEST: Final = _HEADER_SIZE + 2 + _TRAILER.size
+_HEADER: Final = SizedHeader("gzip", _PREFIX, smallest=len(_PREFIX) + 8 + 2 + _TRAILER.size)
 _WORST_BLOCK: Final = 512
 _HEADERS_BOUND: Final = 128 * KiB
 """Any gzip header that makes sense: 64 KiB of extra fields, a name, a comment."""
@@ -78,15 +77,15 @@ class Gzip(Codec):
     def decoder(self) -> GzipDecoder:
         return GzipDecoder()
 
-    def splitter(self) -> GzipSplitter:
-        return GzipSplitter(self.chunk_size, self.bound(self.chunk_size))
+    def splitter(self) -> SizedSplitter:
+        return SizedSplitter(_HEADER, chunk_size=self.chunk_size, frame_bound=self.bound(self.chunk_size))
 
     def stream_reader(self, read: ReadBytes) -> GzipReader:
         return GzipReader(read)
 
     def bound(self, size: int) -> int:
         """Both libraries store what does not compress: 5 bytes per block, and no block of theirs is under 4 KiB."""
-        return size + size // _WORST_BLOCK + _SMALLEST + 16
+        return size + size // _WORST_BLOCK + _HEADER.smallest + 16
 
     def carry(self, data: bytes, frames: FrameTable) -> bytes:  # noqa: ARG002
         """Members of nothing, with the data in extra fields."""
@@ -128,8 +127,7 @@ class GzipEncoder:
     def encode(self, chunk: memoryview) -> Sequence[Buffer]:
         """Header, deflate data, trailer."""
         data = self._deflate(chunk)
-        frame_size = _HEADER_SIZE + len(data) + _TRAILER.size
-        header = _PREFIX + _SIZES.pack(frame_size, len(chunk))
+        header = _HEADER.pack(_HEADER.size + len(data) + _TRAILER.size, len(chunk))
         return [header, data, _TRAILER.pack(self._crc32(chunk), len(chunk))]
 
 
@@ -149,16 +147,7 @@ class GzipDecoder:
         libdeflate checks the trailer that follows the deflate data, wherever these end; that the same trailer ends the frame
         is checked here, so that no accident leaves anything between or behind.
         """
-        if len(frame) < _SMALLEST:
-            raise TruncatedError(f"{len(frame)} bytes are too few for a gzip member")
-        if frame[: len(_PREFIX)] != _PREFIX:
-            raise DecodeError("this is not the header of one of our gzip members")
-        frame_size, chunk_size = _SIZES.unpack_from(frame, len(_PREFIX))
-        if frame_size != len(frame):
-            kind = TruncatedError if frame_size > len(frame) else DecodeError
-            raise kind(f"a gzip member of {frame_size} bytes in {len(frame)}")
-        if chunk_size > len(room):
-            raise DecodeError(f"a chunk of {chunk_size} bytes where at most {len(room)} are expected")
+        chunk_size = _HEADER.check(frame, len(room))
         try:
             # A size of 0 would make the library believe the one in the trailer.
             chunk = self._decompress(frame, chunk_size or 1)
@@ -167,27 +156,6 @@ class GzipDecoder:
         if frame[-_TRAILER.size :] != _TRAILER.pack(self._crc32(chunk), chunk_size):
             raise DecodeError("the gzip member does not end where its data do")
         return chunk
-
-
-class GzipSplitter:
-    """Believes the extra field, within the bounds of a slot."""
-
-    def __init__(self, chunk_size: int, frame_bound: int) -> None:
-        self._chunk_size = chunk_size
-        self._frame_bound = frame_bound
-
-    def frame_size(self, view: memoryview, *, final: bool) -> int:
-        """The size in the extra field."""
-        if view[: len(_PREFIX)] != _PREFIX[: len(view)]:
-            raise NotFramed
-        if len(view) < _HEADER_SIZE:
-            if final:
-                raise NotFramed
-            return 0
-        frame_size, chunk_size = _SIZES.unpack_from(view, len(_PREFIX))
-        if not _SMALLEST <= frame_size <= self._frame_bound or chunk_size > self._chunk_size:
-            raise NotFramed
-        return int(frame_size)
 
 
 class GzipReader(MemberReader):

@@ -4,7 +4,7 @@ Ours are one line each in ``_OURS``. Another package adds one with an entry poin
 the codec's name and leads to a ``Codec`` class or instance::
 
     [project.entry-points."streamsave.codecs"]
-    xz = "streamsave_xz:Xz"
+    later = "streamsave_later:Later"
 
 Neither may take a name or a number of ours. An entry point that does, or that does not load, is an error only when somebody
 asks for its format: a broken package must not stop a save in another format. The entry points are looked up only when
@@ -28,6 +28,7 @@ _OURS = (
     "gzip",
     "bzip2",
     "zstd",
+    "snappy",
 )
 """Modules of this package, in the order of libvirt's numbers; each has its codec as ``CODEC``, under its own name."""
 
