@@ -1,4 +1,4 @@
-"""Typed wrappers of ``native/``: buffers in, values out. The only file that touches ``ffi``; every call releases the GIL."""
+"""Typed wrapper of ``native/scan.c``: buffers in, values out. Every call releases the GIL."""
 
 from __future__ import annotations
 

@@ -1,0 +1,138 @@
+#include "bzip2_encode.h"
+
+#include <string.h>
+
+#define LONGEST_RUN 255 /* what libbz2 writes; a decoder may know no more */
+#define SHORTEST_RUN 4
+#define POLYNOMIAL 0x04c11db7u
+#define BLOCK_MAGIC 0x314159265359u
+#define END_MAGIC 0x177245385090u
+#define LEVEL_UNIT 100000
+#define SPARE 19 /* bytes of a block that libbz2 leaves free, and so does every other encoder */
+#define FRAMING 24 /* bytes, more than a block's magic, checksum and origin, and the stream's end, take */
+
+static uint64_t load64(const uint8_t *p)
+{
+    uint64_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+static uint32_t load_be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+void ss_bzip2_init(ss_bzip2_encoder *encoder)
+{
+    uint32_t(*tables)[256] = encoder->crc_tables;
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t crc = i << 24;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc << 1 ^ (crc >> 31 ? POLYNOMIAL : 0);
+        tables[0][i] = crc;
+    }
+    for (uint32_t i = 0; i < 256; i++)
+        for (uint32_t table = 1; table < 8; table++)
+            tables[table][i] = tables[table - 1][i] << 8 ^ tables[0][tables[table - 1][i] >> 24];
+}
+
+/* bzip2's checksum: the highest bit first; eight bytes a step. */
+static uint32_t checksum(const ss_bzip2_encoder *encoder, const uint8_t *data, size_t n)
+{
+    const uint32_t(*tables)[256] = encoder->crc_tables;
+    uint32_t crc = UINT32_MAX;
+    for (; n >= 8; data += 8, n -= 8) {
+        uint32_t high = crc ^ load_be32(data), low = load_be32(data + 4);
+        crc = tables[7][high >> 24] ^ tables[6][high >> 16 & 255] ^ tables[5][high >> 8 & 255] ^ tables[4][high & 255];
+        crc ^= tables[3][low >> 24] ^ tables[2][low >> 16 & 255] ^ tables[1][low >> 8 & 255] ^ tables[0][low & 255];
+    }
+    for (; n > 0; data++, n--)
+        crc = crc << 8 ^ tables[0][crc >> 24 ^ *data];
+    return ~crc;
+}
+
+static int has_zero_byte(uint64_t x)
+{
+    return ((x - 0x0101010101010101u) & ~x & 0x8080808080808080u) != 0;
+}
+
+/* Whether a run of four begins at one of the eight bytes from p on; reads eleven. */
+static int runs_begin(const uint8_t *p)
+{
+    uint64_t here = load64(p);
+    return has_zero_byte((here ^ load64(p + 1)) | (here ^ load64(p + 2)) | (here ^ load64(p + 3)));
+}
+
+/* How often *p stands there, LONGEST_RUN at most. */
+static uint32_t run_at(const uint8_t *p, const uint8_t *end)
+{
+    uint32_t limit = end - p < LONGEST_RUN ? (uint32_t)(end - p) : LONGEST_RUN, run = 1;
+    uint64_t same = *p * 0x0101010101010101u;
+    while (run + 8 <= limit && load64(p + run) == same)
+        run += 8;
+    while (run < limit && p[run] == *p)
+        run++;
+    return run;
+}
+
+/* Fills a block: runs of four or more become four and how many more. Moves *data to what follows; returns the size. */
+static uint32_t fill(uint8_t *block, uint32_t block_size, const uint8_t **data, const uint8_t *end)
+{
+    const uint8_t *p = *data;
+    uint8_t *out = block, *full = block + block_size;
+    while (p < end && full - out > SHORTEST_RUN) {
+        if (end - p >= 11 && full - out >= 8 && !runs_begin(p)) {
+            memcpy(out, p, 8);
+            out += 8;
+            p += 8;
+            continue;
+        }
+        uint32_t run = run_at(p, end), kept = run < SHORTEST_RUN ? run : SHORTEST_RUN;
+        memset(out, *p, kept);
+        out += kept;
+        if (run >= SHORTEST_RUN)
+            *out++ = (uint8_t)(run - SHORTEST_RUN);
+        p += run;
+    }
+    *data = p;
+    return (uint32_t)(out - block);
+}
+
+size_t ss_bzip2_encode(ss_bzip2_encoder *encoder, uint32_t level, const uint8_t *data, size_t n, uint8_t *out, size_t room)
+{
+    const uint8_t *end = data + n, *limit = out + room;
+    uint8_t *text = encoder->text + SS_BZIP2_TEXT_BEFORE;
+    uint32_t combined = 0;
+    ss_bit_writer bits = {.out = out};
+    if (room < FRAMING)
+        return 0;
+    ss_put(&bits, 0x425a6830 + level, 32); /* BZh and a digit */
+    while (data < end) {
+        const uint8_t *start = data;
+        uint32_t size = fill(text, level * LEVEL_UNIT - SPARE, &data, end);
+        uint32_t crc = checksum(encoder, start, (size_t)(data - start));
+        uint32_t origin = ss_bzip2_sort(text, size, encoder->last, encoder->work);
+        combined = (combined << 1 | combined >> 31) ^ crc;
+        if (limit - bits.out < 2 * FRAMING)
+            return 0;
+        ss_put(&bits, BLOCK_MAGIC >> 24, 24);
+        ss_put(&bits, BLOCK_MAGIC & 0xffffff, 24);
+        ss_put(&bits, crc, 32);
+        ss_put(&bits, origin, 25); /* the highest bit: not randomised */
+        if (!ss_bzip2_code(&encoder->coder, encoder->last, size, &bits, (uint64_t)(limit - bits.out) - FRAMING))
+            return 0;
+    }
+    ss_put(&bits, END_MAGIC >> 24, 24);
+    ss_put(&bits, END_MAGIC & 0xffffff, 24);
+    ss_put(&bits, combined, 32);
+    ss_flush(&bits);
+    return (size_t)(bits.out - out);
+}
+
+uint32_t ss_bzip2_rotations(ss_bzip2_encoder *encoder, const uint8_t *data, uint32_t n, uint8_t *last)
+{
+    uint8_t *text = encoder->text + SS_BZIP2_TEXT_BEFORE;
+    memcpy(text, data, n);
+    return ss_bzip2_sort(text, n, last, encoder->work);
+}
