@@ -28,6 +28,7 @@ _OURS = (
     "gzip",
     "bzip2",
     "zstd",
+    "lz4",
     "snappy",
 )
 """Modules of this package, in the order of libvirt's numbers; each has its codec as ``CODEC``, under its own name."""
