@@ -23,7 +23,7 @@ import pytest
 from streamsave.codecs.base import Codec, DecodeError, Encoder, NotFramed, TruncatedError
 from streamsave.errors import UsageError
 from streamsave.format.frames import FrameTable
-from streamsave.format.header import name_field
+from streamsave.format.header import unused_field
 from streamsave.types import Buffer
 from streamsave.units import KiB, MiB
 
@@ -123,7 +123,7 @@ def run_tool(codec: Codec, arguments: tuple[str, ...], data: bytes) -> bytes:
 def describes_itself(codec: Codec) -> None:
     assert codec.name.isidentifier()
     assert codec.name == codec.name.lower()
-    assert name_field(codec.name), "an image can carry the name"
+    assert unused_field(own_name=codec.name), "an image can carry the name"
     assert codec.number is None or 0 <= codec.number < 2**32
     assert codec.summary
     assert "\n" not in codec.summary
@@ -329,6 +329,20 @@ def carries_what_readers_skip(codec: Codec) -> None:
         payload = payload_of(codec, chunk) + codec.carry(noise(size), table)
         for step in (7, 64 * KiB):
             assert read_all(codec, payload, step=step) == chunk, (size, step)
+
+
+@check
+def goes_on_at_a_carrier(codec: Codec) -> None:
+    """Where a splitter has found all frames and stops at a carrier, the sequential reader takes over, and finds the end.
+
+    Not where a carrier is the data as they are: there the last frame is the sequential reader's too.
+    """
+    skip_unless_damage_shows(codec)
+    table = frames_of(codec, encode(codec, b"x"), stream_size=1)
+    for data in map(noise, CARRIED_SIZES[1:]):
+        carrier = codec.carry(data, table)
+        if carrier != data:
+            assert read_all(codec, codec.epilogue + carrier) == b"", len(data)
 
 
 @check

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from streamsave.operations.image import ImageWriter
+from streamsave.operations.image_writer import ImageWriter
 from streamsave.operations.save import save
 from streamsave.options import SaveOptions
 

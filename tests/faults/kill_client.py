@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streamsave.endpoints import file
-from streamsave.operations.image import ImageWriter
+from streamsave.operations.image_writer import ImageWriter
 from streamsave.options import SaveOptions
 from streamsave.qemu.monitor import Monitor
 from streamsave.units import MiB

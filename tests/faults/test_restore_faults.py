@@ -391,7 +391,7 @@ def test_no_memory_for_the_slots(
         made.append(sink)
         raise MemoryError("no memory for the slots")
 
-    monkeypatch.setitem(GLOBALS, "Decompression", no_memory)
+    monkeypatch.setattr("streamsave.operations.outflow.Decompression", no_memory)
     with pytest.raises(MemoryError, match="slots"):
         restore(image, command=command)
     (sink,) = made

@@ -17,6 +17,7 @@ from streamsave.codecs.registry import codecs
 from streamsave.demo import demo, machine
 from streamsave.demo.demo import HEADINGS, DemoRow, run_demo
 from streamsave.errors import Aborted, FormatError, ProcessError
+from streamsave.format.header import HEADER_SIZE, POINTER_SIZE
 from streamsave.operations.restore import restore
 from streamsave.units import MiB
 
@@ -51,7 +52,7 @@ def test_one_guest_goes_through_every_format(qemu: str) -> None:
 
 
 def test_damaged_memory_is_seen(qemu: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One letter of one page, changed in an image without a checksum."""
+    """One letter of one page, changed in a raw image that has lost its index, so that nobody else sees it."""
 
     def damage_and_restore(image: Path, **others: Any) -> object:
         data = image.read_bytes()
@@ -59,6 +60,8 @@ def test_damaged_memory_is_seen(qemu: str, monkeypatch: pytest.MonkeyPatch) -> N
         with image.open("r+b") as file:
             file.seek(at)
             file.write(b"woke")
+            file.seek(HEADER_SIZE - POINTER_SIZE)
+            file.write(bytes(POINTER_SIZE))
         return restore(image, **others)
 
     monkeypatch.setattr(demo, "restore", damage_and_restore)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from streamsave.errors import CorruptImageError, ImageError, NotAnImageError, TruncatedImageError, UnsupportedImageError
-from streamsave.format.header import HEADER_SIZE, MAX_DATA_SIZE, Header, encode_header, name_field, parse_header
+from streamsave.format.header import HEADER_SIZE, MAX_DATA_SIZE, Header, encode_header, parse_header, unused_field
 from streamsave.format.save_format import SaveFormat, oldest_libvirt
 
 from . import golden
@@ -123,7 +123,7 @@ def test_headers_that_do_not_fit_are_not_written(header: Header) -> None:
 
 
 def test_our_own_magic_and_name() -> None:
-    header = Header(True, 10, False, 0, own=True, unused=name_field("lz4"))
+    header = Header(True, 10, False, 0, own=True, unused=unused_field(own_name="lz4"))
     data = encode_header(header)
     assert data.startswith(b"StreamsaveImage1")
     assert parse_header(data) == header
@@ -131,7 +131,7 @@ def test_our_own_magic_and_name() -> None:
     assert encode_header(replace(header, complete=False)).startswith(b"StreamsavePart_1")
     assert parse_header(packed()).codec_name == ""
     with pytest.raises(ValueError, match="longer than 24"):
-        name_field("x" * 25)
+        unused_field(own_name="x" * 25)
 
 
 def test_formats_as_libvirt_numbers_and_names_them() -> None:

@@ -139,10 +139,10 @@ def _restorers(info: ImageInfo) -> str:
 def _unreadable(info: ImageInfo) -> str:
     """Why we do not decode the payload; empty if we do."""
     from ..errors import UnsupportedImageError
-    from ..operations.image import payload_codec
+    from ..operations.image_index import payload_codec
 
     try:
-        payload_codec(info)
+        payload_codec(info.header)
     except UnsupportedImageError as error:
         return str(error)
     return ""

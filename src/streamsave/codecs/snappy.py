@@ -166,7 +166,9 @@ class SnappyReader:
 
     def _handle(self, head: bytes) -> None:
         kind, size = head[0], int.from_bytes(head[1:], "little")
-        if not self._started and head != _IDENTIFIER[: len(head)]:
+        if not self._started and kind == _OURS:
+            self._announced = False  # a carrier, where a splitter has found all that was to be decoded
+        elif not self._started and head != _IDENTIFIER[: len(head)]:
             raise DecodeError(f"a snappy stream starts with ff 06 00 00, not with {head.hex(' ')}")
         self._started = True
         if kind in (_COMPRESSED, _STORED):

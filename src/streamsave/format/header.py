@@ -23,6 +23,8 @@ VERSION: Final = 2
 UNUSED_SIZE: Final = 56
 NAME_SIZE: Final = 24
 """Of a codec's name in the unused bytes of our own images."""
+POINTER_SIZE: Final = UNUSED_SIZE - NAME_SIZE
+"""Of the pointer to the index: at the end, because a later libvirt would claim unused bytes from the front."""
 MAX_DATA_SIZE: Final = 16 * MiB
 """No domain XML comes near it; libvirt itself has no limit, and would allocate 4 GiB."""
 
@@ -79,17 +81,22 @@ class Header:
         """The codec of an ``own`` image, which has it at the start of ``unused``; empty in libvirt's images."""
         return self.unused[:NAME_SIZE].rstrip(b"\0").decode("ascii", "replace") if self.own else ""
 
+    @property
+    def pointer(self) -> bytes:
+        """Where the pointer to the index is, if there is one."""
+        return self.unused[NAME_SIZE:]
 
-def name_field(codec_name: str) -> bytes:
-    """``unused`` for an ``own`` image of that codec.
+
+def unused_field(*, own_name: str = "", pointer: bytes = bytes(POINTER_SIZE)) -> bytes:
+    """``unused`` with the codec's name of an ``own`` image in front, and the pointer to the index (``format.index``) last.
 
     Raises:
         ValueError: the name is longer than 24 ASCII characters.
     """
-    name = codec_name.encode("ascii")
+    name = own_name.encode("ascii")
     if len(name) > NAME_SIZE:
-        raise ValueError(f"the codec name {codec_name!r} is longer than {NAME_SIZE} characters")
-    return name.ljust(UNUSED_SIZE, b"\0")
+        raise ValueError(f"the codec name {own_name!r} is longer than {NAME_SIZE} characters")
+    return name.ljust(NAME_SIZE, b"\0") + pointer
 
 
 def encode_header(header: Header) -> bytes:

@@ -1,4 +1,4 @@
-"""Save images as files: opened and checked on one side, begun and finished on the other.
+"""Save images that are read: opened, checked, and found to have an index or not. ``image_writer`` makes them.
 
 Everything in an image is data from outside: sizes are bounded before anything is allocated, nothing in it is carried out.
 """
@@ -8,15 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from ..codecs.base import Codec
-from ..codecs.registry import codec_by_number, find_codec
-from ..endpoints.file import FileSource, NewImage
+from ..endpoints.file import FileSource
 from ..errors import (
-    FormatError,
     ImageError,
     IncompleteImageError,
     NotAnImageError,
@@ -25,9 +23,11 @@ from ..errors import (
     UnsupportedImageError,
 )
 from ..format.description import GuestDescription, parse_description
-from ..format.header import HEADER_SIZE, UNUSED_SIZE, Header, encode_header, name_field, parse_header
-from ..format.metadata import Metadata, encode_metadata, parse_metadata
+from ..format.header import HEADER_SIZE, Header, parse_header
+from ..format.index import Index
+from ..format.metadata import Metadata, parse_metadata
 from ..format.save_format import SaveFormat, oldest_libvirt
+from .image_index import find_index, payload_codec
 
 OPEN_ADVICE: Final = {
     errno.ENOENT: "; is the path right, and its file system mounted?",
@@ -54,10 +54,15 @@ class ImageInfo:
     """libvirt's word for the format, ``unknown (N)``, or in an image of our own the codec's name."""
     payload_offset: int
     payload_size: int
+    """Without the index."""
     description: GuestDescription | None
     """What we wrote about a guest that libvirt does not manage; None for the images of libvirt's domains."""
     oldest_libvirt: str
     """The first libvirt release that restores the format; empty: none does."""
+    index: Index | None
+    """Of the images that streamsave writes."""
+    index_problem: str
+    """Why an index that should be there is not used, to follow "the index is damaged:"; else empty."""
 
     @property
     def needs_xml(self) -> bool:
@@ -99,6 +104,12 @@ class OpenImage:
                 offset=file_size,
             )
         metadata = parse_metadata(self._read(header.data_size, "the metadata"), header.cookie_offset)
+        found = find_index(
+            header,
+            file_size - header.payload_offset,
+            lambda size, offset: self.source.read_at(size, header.payload_offset + offset),
+        )
+        self.source.limit(found.payload_size)
         return ImageInfo(
             path=self.path,
             file_size=file_size,
@@ -106,9 +117,11 @@ class OpenImage:
             metadata=metadata,
             format=header.codec_name if header.own else format_word(header.payload_format),
             payload_offset=header.payload_offset,
-            payload_size=file_size - header.payload_offset,
+            payload_size=found.payload_size,
             description=parse_description(metadata.xml),
             oldest_libvirt="" if header.own else oldest_libvirt(header.payload_format),
+            index=found.index,
+            index_problem=found.problem,
         )
 
     def _read(self, size: int, what: str) -> bytes:
@@ -134,7 +147,7 @@ class OpenImage:
                 path=self.path,
             )
         try:
-            return payload_codec(self.info)
+            return payload_codec(self.info.header)
         except UnsupportedImageError as error:
             raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from error
 
@@ -157,65 +170,12 @@ def read_info(image: str | Path) -> ImageInfo:
         return opened.info
 
 
-def payload_codec(info: ImageInfo) -> Codec:
-    """The codec that decodes the payload.
-
-    Raises:
-        UnsupportedImageError: there is none here.
-
-    """
-    if not info.header.own:
-        return codec_by_number(info.header.payload_format)
-    try:
-        return find_codec(info.header.codec_name)
-    except FormatError as error:
-        raise UnsupportedImageError(
-            f"the image has format {info.header.codec_name!r}, which a package added to the streamsave that wrote it:"
-            " install that package here too"
-        ) from error
-
-
 def format_word(number: int) -> str:
     """Libvirt's word for a format number."""
     try:
         return SaveFormat(number).word
     except ValueError:
         return f"unknown ({number})"
-
-
-class ImageWriter:
-    """A new image: begun with a partial header, finished with a complete one. A context manager that discards otherwise."""
-
-    def __init__(self, destination: str | Path, codec: Codec, metadata: Metadata, *, was_running: bool) -> None:
-        """Raises ``DestinationError``; nothing is left behind then."""
-        self.oldest_libvirt = "" if codec.number is None else oldest_libvirt(codec.number)
-        self.needs_xml = parse_description(metadata.xml) is not None
-        data, cookie_offset = encode_metadata(metadata)
-        self._partial = Header(
-            complete=False,
-            data_size=len(data),
-            was_running=was_running,
-            format=codec.number or 0,
-            cookie_offset=cookie_offset,
-            own=codec.number is None,
-            unused=name_field(codec.name) if codec.number is None else bytes(UNUSED_SIZE),
-        )
-        self.file = NewImage(Path(destination), encode_header(self._partial) + data)
-
-    def commit(self) -> None:
-        """Finish: from here on the image exists, durable and complete.
-
-        Raises:
-            DestinationError: it does not, and nothing of it is left.
-
-        """
-        self.file.commit(encode_header(replace(self._partial, complete=True)), encode_header(self._partial))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.file.discard()
 
 
 def _open(path: Path) -> int:

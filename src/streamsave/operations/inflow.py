@@ -15,11 +15,12 @@ from ..endpoints.descriptor import DescriptorSource
 from ..errors import MigrationError, SourceError
 from ..format.metadata import Metadata
 from ..format.migration import StreamMap
+from ..format.pages import FirstRecords
 from ..options import CompressOptions
 from ..pipeline.compress import Compression
 from ..types import ProgressCallback, Source
 from .flow import run, save_progress
-from .image import ImageWriter
+from .image_writer import ImageWriter
 from .reports import STREAM, SaveReport, StageClock
 
 
@@ -32,9 +33,25 @@ class Inflow:
         self._image = image
         self._options = options
         self._level = options.codec.check_level(options.level)
+        self._first_records = FirstRecords()
         self.pipeline = Compression(
-            source, image.file, options.codec, level=self._level, threads=options.thread_count, observe=self.scanner.feed
+            source,
+            image.file,
+            options.codec,
+            level=self._level,
+            threads=options.thread_count,
+            observe=self._observe,
+            trailer=self._index,
         )
+
+    def _observe(self, chunk: memoryview) -> None:
+        chunk_offset = self.pipeline.stats.bytes_in
+        self.scanner.feed(chunk)
+        self._first_records.append(chunk_offset, self.scanner.first_record)
+
+    def _index(self) -> bytes:
+        pipeline = self.pipeline
+        return self._image.index(pipeline.frames, bytes(pipeline.leaves), self.scanner.map(), self._first_records)
 
     def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
         """Until the source's end, everything written."""

@@ -39,6 +39,7 @@ class Outflow:
             observe=self.scanner.feed,
             path=image.path,
             payload_offset=image.info.payload_offset,
+            index=image.info.index,
         )
 
     def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:

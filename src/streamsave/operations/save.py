@@ -36,7 +36,7 @@ from ..qemu.peer import describe_guest
 from ..qemu.recovery import Commander, carry_out, free_guest
 from ..types import ProgressCallback
 from ..units import KiB, format_size
-from .image import ImageWriter
+from .image_writer import ImageWriter
 from .inflow import Inflow
 from .reports import STREAM, SaveReport, StageClock
 

@@ -17,7 +17,7 @@ from ..types import Buffer
 class Slot:
     """One page-aligned buffer and what became of it. Fields belong to the stage that holds the slot."""
 
-    __slots__ = ("buffer", "number", "offset", "parts", "size", "view")
+    __slots__ = ("buffer", "leaves", "number", "offset", "parts", "size", "view")
 
     def __init__(self, size: int) -> None:
         self.buffer = mmap.mmap(-1, size)
@@ -30,6 +30,8 @@ class Slot:
         """Where the input began, in bytes from the start of the input."""
         self.parts: Sequence[Buffer] | None = None
         """The output, once it is there."""
+        self.leaves = b""
+        """The leaves of the chunk (``format.digest``), where somebody wants them."""
 
 
 class BufferPool:

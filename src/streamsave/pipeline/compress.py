@@ -1,7 +1,8 @@
 """Stream to payload: reader (chunks) --> encoders (frames) --> writer (in order).
 
 A chunk is read straight into its slot, and its frame is written straight from what the codec returned. The slot goes back to
-the pool when its frame is written.
+the pool when its frame is written. What is needed to find the frames again, and to know that they are right, is kept: the
+size of each frame and the leaves of each chunk, 20 bytes per MiB of stream.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from time import perf_counter
 
 from ..codecs.base import Codec
 from ..errors import CodecError
-from ..types import DurableSink, Source
+from ..format.digest import leaves_of
+from ..format.frames import FrameTable
+from ..types import Buffer, DurableSink, Source
 from .bufpool import BufferPool, slot_count
 from .stages import Pipeline
 
@@ -19,7 +22,8 @@ from .stages import Pipeline
 class Compression(Pipeline):
     """Compresses ``source`` into ``sink`` as one payload of ``codec``.
 
-    ``observe`` sees every chunk, in order, in the reader's thread, before it is compressed.
+    ``observe`` sees every chunk, in order, in the reader's thread, before it is compressed. ``trailer`` is called in the
+    writer's thread when all frames are written, ``frames`` and ``leaves`` are complete; what it returns follows the payload.
     """
 
     sink: DurableSink
@@ -33,11 +37,17 @@ class Compression(Pipeline):
         level: int,
         threads: int,
         observe: Callable[[memoryview], None],
+        trailer: Callable[[], Buffer] = bytes,
     ) -> None:
         super().__init__(source, sink, BufferPool(slot_count(threads), codec.chunk_size), threads)
         self._codec = codec
         self._level = level
         self._observe = observe
+        self._trailer = trailer
+        self.frames = FrameTable(codec.chunk_size, payload_start=len(codec.prologue))
+        """The frames that are written."""
+        self.leaves = bytearray()
+        """The leaves of the chunks whose frames are written."""
 
     def _read(self) -> None:
         stats, chunk_size = self.stats, self.pool.slot_size
@@ -58,8 +68,10 @@ class Compression(Pipeline):
     def _code(self) -> None:
         encoder = self._codec.encoder(self._level)
         while slot := self._take_work():
+            chunk = slot.view[: slot.size]
+            slot.leaves = leaves_of(chunk)
             try:
-                slot.parts = encoder.encode(slot.view[: slot.size])
+                slot.parts = encoder.encode(chunk)
             except Exception as error:
                 raise CodecError(
                     f"{self._codec.name} failed to compress chunk {slot.number} (stream offset {slot.offset}): {error}"
@@ -69,9 +81,17 @@ class Compression(Pipeline):
     def _write(self) -> None:
         self._put([self._codec.prologue])
         while slots := self._take_output():
-            self._put([part for slot in slots for part in slot.parts or ()])
+            parts: list[Buffer] = []
+            for slot in slots:
+                frame = slot.parts or ()
+                parts += frame
+                self.frames.sizes.append(sum(len(part) for part in frame))
+                self.leaves += slot.leaves
+            self._put(parts)
             self._recycle(slots)
         self._put([self._codec.epilogue])
+        self.frames.stream_size = self.stats.bytes_in
+        self.sink.write([self._trailer()])
         began = perf_counter()
         self.sink.flush()  # here, not in the commit: a disk takes its time, and in this thread it does not keep the guest
         self.stats.write_s += perf_counter() - began

@@ -2,6 +2,7 @@
 
 The reader finds the frames without decoding them. Where it cannot (an image that another program wrote in one piece), it
 becomes the sequential decoder itself and fills the slots with decoded bytes; order, bounds and endings stay the same.
+Where the image has an index, that is the word on where the frames are and what is in them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from time import perf_counter
 
 from ..codecs.base import Codec, DecodeError, NotFramed, TruncatedError
 from ..errors import CorruptImageError, ImageError, TruncatedImageError
+from ..format.digest import leaves_of
+from ..format.frames import FrameTable
+from ..format.index import Index
 from ..types import Buffer, Sink, Source
 from .bufpool import BufferPool, Slot, slot_count
 from .stages import Pipeline
@@ -20,8 +24,8 @@ from .stages import Pipeline
 class Decompression(Pipeline):
     """Decompresses ``source``, a payload of ``codec``, into ``sink``.
 
-    ``observe`` sees every chunk, in order, in the writer's thread, before it is written. ``path`` and ``payload_offset``
-    are for error messages only.
+    ``observe`` sees every chunk, in order, in the writer's thread, before it is written. ``index`` is the payload's, where
+    there is one: a frame that disagrees with it is an error. ``path`` and ``payload_offset`` are for error messages only.
     """
 
     def __init__(
@@ -34,10 +38,12 @@ class Decompression(Pipeline):
         observe: Callable[[memoryview], None],
         path: Path,
         payload_offset: int,
+        index: Index | None = None,
     ) -> None:
         # A slot is a frame followed by the room for its chunk.
-        self._frame_room = codec.bound(codec.chunk_size)
-        super().__init__(source, sink, BufferPool(slot_count(threads), self._frame_room + codec.chunk_size), threads)
+        chunk_size = index.frames.chunk_size if index else codec.chunk_size
+        self._frame_room = codec.bound(chunk_size)
+        super().__init__(source, sink, BufferPool(slot_count(threads), self._frame_room + chunk_size), threads)
         self._codec = codec
         self._observe = observe
         self._path = path
@@ -46,14 +52,33 @@ class Decompression(Pipeline):
         self._ahead = b""
         """What was read beyond the last frame."""
         self._source_ended = False
+        self._index = index
 
     def _read(self) -> None:
         try:
-            self._read_frames()
+            if self._index:
+                self._read_indexed(self._index.frames)
+            else:
+                self._read_frames()
         except NotFramed:
             self.stats.parallel = False
             self._read_sequentially()
         self._end_input()
+
+    def _read_indexed(self, frames: FrameTable) -> None:
+        """Straight into the slots, a frame at a time. What stands before, between and behind the frames is the codec's."""
+        stats, offset = self.stats, frames.payload_start
+        self._fill(memoryview(bytearray(offset)))
+        for size in frames.sizes:
+            slot = self._take_free()
+            slot.number, slot.offset, slot.size = stats.frame_count, offset, size
+            if size > self._frame_room:
+                raise self._damaged(DecodeError(f"{size} bytes are too many for a frame"), self._where(slot))
+            if self._fill(slot.view[:size]) < size:
+                raise self._truncated(slot)
+            offset += size
+            stats.frame_count += 1
+            self._publish(slot)
 
     def _read_frames(self) -> None:
         stats, offset = self.stats, 0
@@ -134,10 +159,12 @@ class Decompression(Pipeline):
         while slot := self._take_work():
             room = slot.view[self._frame_room :]
             try:
-                slot.parts = [decoder.decode(slot.view[: slot.size], room)]
+                chunk = decoder.decode(slot.view[: slot.size], room)
+                if self._index:
+                    _check_chunk(memoryview(chunk), self._index, slot.number)
             except DecodeError as error:
-                where = f"in frame {slot.number} at offset {self._payload_offset + slot.offset}"
-                raise self._damaged(error, where) from error
+                raise self._damaged(error, self._where(slot)) from error
+            slot.parts = [chunk]
             self._deliver(slot)
 
     def _write(self) -> None:
@@ -147,6 +174,9 @@ class Decompression(Pipeline):
                 self._observe(memoryview(part))
             self._put(parts)
             self._recycle(slots)
+
+    def _where(self, slot: Slot) -> str:
+        return f"in frame {slot.number} at offset {self._payload_offset + slot.offset}"
 
     def _damaged(self, error: DecodeError, where: str) -> ImageError:
         kind, what = (
@@ -163,3 +193,11 @@ class Decompression(Pipeline):
             path=self._path,
             offset=offset,
         )
+
+
+def _check_chunk(chunk: memoryview, index: Index, number: int) -> None:
+    """``chunk`` is the one that was saved in frame ``number``; or DecodeError."""
+    if len(chunk) != index.frames.chunk_size_of(number):
+        raise DecodeError(f"a chunk of {len(chunk)} bytes instead of the {index.frames.chunk_size_of(number)} in the index")
+    if leaves_of(chunk) != index.leaves_of_frame(number):
+        raise DecodeError("it decodes to other bytes than were saved: its digest is not the one in the index")

@@ -1,0 +1,68 @@
+"""Save images that are written: begun with a partial header, finished with a complete one. ``image`` reads them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from ..codecs.base import Codec
+from ..endpoints.file import NewImage
+from ..format.description import parse_description
+from ..format.frames import FrameTable
+from ..format.header import Header, encode_header, unused_field
+from ..format.index import IMAGE_ID_SIZE, Index, IndexPointer, encode_index, encode_pointer
+from ..format.metadata import Metadata, encode_metadata
+from ..format.migration import StreamMap
+from ..format.pages import FirstRecords
+from ..format.save_format import oldest_libvirt
+
+
+class ImageWriter:
+    """A new image: begun with a partial header, finished with a complete one. A context manager that discards otherwise."""
+
+    def __init__(self, destination: str | Path, codec: Codec, metadata: Metadata, *, was_running: bool) -> None:
+        """Raises ``DestinationError``; nothing is left behind then."""
+        self._codec = codec
+        self._pointer: IndexPointer | None = None
+        self.oldest_libvirt = "" if codec.number is None else oldest_libvirt(codec.number)
+        self.needs_xml = parse_description(metadata.xml) is not None
+        data, cookie_offset = encode_metadata(metadata)
+        self._partial = Header(
+            complete=False,
+            data_size=len(data),
+            was_running=was_running,
+            format=codec.number or 0,
+            cookie_offset=cookie_offset,
+            own=codec.number is None,
+            unused=unused_field(own_name=codec.name if codec.number is None else ""),
+        )
+        self.file = NewImage(Path(destination), encode_header(self._partial) + data)
+
+    def index(self, frames: FrameTable, leaves: bytes, stream_map: StreamMap, first_records: FirstRecords) -> bytes:
+        """The index, in the codec's carrier: to be written behind the payload of ``frames``. ``commit`` will point to it."""
+        data = encode_index(Index(os.urandom(IMAGE_ID_SIZE), frames, leaves, stream_map, first_records))
+        carrier = self._codec.carry(data, frames)
+        self._pointer = IndexPointer(frames.payload_end + len(self._codec.epilogue), len(carrier))
+        return carrier
+
+    def commit(self) -> None:
+        """Finish: from here on the image exists, durable and complete.
+
+        Raises:
+            DestinationError: it does not, and nothing of it is left.
+
+        """
+        own_name = self._partial.codec_name
+        unused = (
+            unused_field(own_name=own_name, pointer=encode_pointer(self._pointer)) if self._pointer else self._partial.unused
+        )
+        complete = replace(self._partial, complete=True, unused=unused)
+        self.file.commit(encode_header(complete), encode_header(self._partial))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.file.discard()

@@ -1,0 +1,67 @@
+"""Save images without a QEMU: a stream made up here, saved and restored through descriptors."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from streamsave.format.metadata import Metadata
+from streamsave.operations.inflow import save_stream
+from streamsave.operations.outflow import restore_stream
+from streamsave.operations.reports import RestoreReport, SaveReport
+from streamsave.options import CompressOptions
+from streamsave.units import KiB
+
+from ..property.streams import StreamBuilder
+
+METADATA = Metadata("<domain><name>made up</name></domain>", "<cookie/>")
+
+
+@cache
+def made_up_stream(page_count: int = 900) -> bytes:
+    """A guest's stream of 4 KiB per page: noise, text and repeated pages in turn, and zero pages between them."""
+    random, builder = Random(page_count), StreamBuilder()
+    builder.configuration("pc-made-up").ram_start({"pc.ram": 2 * page_count * 4 * KiB, "rom": 64 * KiB})
+    records = []
+    for number in range(page_count):
+        kinds = (random.randbytes(4096), b"a page of text, number %08d. " % number * 124, b"same" * 1024)
+        contents = (kinds[number % 3] + bytes(4096))[:4096]
+        block = "pc.ram" if number == 0 else None
+        records.append(builder.page(contents, block=block, offset=number * 8192))
+        records.append(builder.zero_page(offset=number * 8192 + 4096))
+    records.append(builder.zero_page(block="rom"))
+    builder.ram_part(*records, last=True)
+    return bytes(builder.device(3, "cpu", random.randbytes(9000)).end(b'{"page_size": 4096}').data)
+
+
+def save_bytes(stream: bytes, path: Path, *, was_running: bool = True, **options: Any) -> SaveReport:
+    """``stream`` as an image at ``path``; ``options`` are those of ``CompressOptions``."""
+    fd = os.memfd_create("stream")
+    try:
+        os.write(fd, stream)
+        os.lseek(fd, 0, os.SEEK_SET)
+        return save_stream(fd, path, METADATA, CompressOptions(**options), was_running=was_running)
+    finally:
+        os.close(fd)
+
+
+def restored(path: Path, **options: Any) -> tuple[bytes, RestoreReport]:
+    """The stream of the image at ``path``, and what restoring it reported."""
+    fd = os.memfd_create("stream")
+    try:
+        report = restore_stream(path, fd, **options)
+        return os.pread(fd, 1 << 30, 0), report
+    finally:
+        os.close(fd)
+
+
+def flip(path: Path, offset: int, bit: int = 0) -> None:
+    """Damage one bit of the file."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        (byte,) = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte ^ 1 << bit]))
