@@ -130,6 +130,19 @@ class Codec(ABC):
     def stream_reader(self, read: ReadBytes) -> StreamReader:
         """A new sequential decoder over what ``read`` gives: a payload from its start, or from behind one of its frames."""
 
+    def prologue_size(self, view: memoryview) -> int:
+        """How long the prologue is that ``view`` starts with: ``prologue``, or another that the stock tool may write.
+
+        ``view`` has ``probe_size`` bytes, or is the whole payload.
+
+        Raises:
+            NotFramed: none behind which a splitter would find frames.
+
+        """
+        if view[: len(self.prologue)] != self.prologue:
+            raise NotFramed
+        return len(self.prologue)
+
     @abstractmethod
     def bound(self, size: int) -> int:
         """The largest frame, in bytes, that a chunk of ``size`` bytes becomes at any level."""

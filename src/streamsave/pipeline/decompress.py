@@ -81,7 +81,7 @@ class Decompression(Pipeline):
             self._publish(slot)
 
     def _read_frames(self) -> None:
-        stats, offset = self.stats, 0
+        stats, offset = self.stats, self._skip_prologue()
         while True:
             slot = self._take_free()
             slot.number, slot.offset = stats.frame_count, offset
@@ -92,6 +92,16 @@ class Decompression(Pipeline):
             stats.frame_count += 1
             self._publish(slot)
 
+    def _skip_prologue(self) -> int:
+        """Its size. Of a prologue behind which there are no frames nothing is lost."""
+        if not self._codec.prologue:
+            return 0
+        head = memoryview(bytearray(self._codec.probe_size))
+        self._ahead = bytes(head[: self._fill(head)])
+        size = self._codec.prologue_size(memoryview(self._ahead))
+        self._ahead = self._ahead[size:]
+        return size
+
     def _read_frame(self, slot: Slot) -> int:
         """One whole frame into ``slot``; its size, 0 at the end of the payload. What lies ahead of it is kept."""
         view = slot.view[: self._frame_room]
@@ -99,6 +109,8 @@ class Decompression(Pipeline):
         view[:have] = self._ahead
         size = 0
         while True:
+            if self._source_ended and view[:have] == self._codec.epilogue:
+                return 0
             if have and not size:
                 try:
                     size = self._splitter.frame_size(view[:have], final=self._source_ended)
@@ -111,8 +123,6 @@ class Decompression(Pipeline):
                 self._ahead = bytes(view[size:have])
                 return size
             if self._source_ended:
-                if not have:
-                    return 0
                 raise self._truncated(slot)
             wanted = size or min(have + self._codec.probe_size, len(view))
             if wanted == have:
