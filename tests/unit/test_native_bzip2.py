@@ -15,8 +15,9 @@ from streamsave._native.bzip2 import Bzip2Compressor
 from streamsave.codecs.bzip2 import CODEC
 
 from ..contract.samples import mixed, noise
+from ..kit.missing import require_tools
 from ..property.texts import HARD, random_text
-from .native import NATIVE, build
+from .test_native_scan import NATIVE, SANITIZERS, WARNINGS
 
 HERE = Path(__file__).parent
 FUZZING_S = 5
@@ -24,7 +25,11 @@ FUZZING_S = 5
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("driver") / "bzip2_driver", HERE / "bzip2_driver.c", *NATIVE.glob("bzip2_*.c"))
+    require_tools("gcc")
+    program = tmp_path_factory.mktemp("driver") / "bzip2_driver"
+    sources = (HERE / "bzip2_driver.c", *NATIVE.glob("bzip2_*.c"))
+    subprocess.run(["gcc", *WARNINGS, *SANITIZERS, f"-I{NATIVE}", *map(str, sources), "-o", str(program)], check=True)
+    return program
 
 
 def drive(driver: Path, level: int, texts: list[bytes], file: Path) -> list[bytes]:

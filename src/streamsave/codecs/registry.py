@@ -27,7 +27,6 @@ _OURS = (
     "raw",
     "gzip",
     "bzip2",
-    "lzop",
     "zstd",
     "lz4",
     "snappy",

@@ -106,7 +106,6 @@ def restore_stream(
     fd: int,
     *,
     threads: int | None = None,
-    timeout_s: float | None = None,
     progress: ProgressCallback | None = None,
     cancel: Cancellation | None = None,
 ) -> RestoreReport:
@@ -116,16 +115,13 @@ def restore_stream(
 
     Raises:
         ImageError: what is wrong with the image; what was written until then is no whole stream.
-        DestinationError, SourceError, Aborted, TimeLimitError.
+        DestinationError, SourceError, Aborted.
 
     """
-    options = RestoreOptions(threads=threads, timeout_s=timeout_s)
+    options = RestoreOptions(threads=threads)
     cancel = cancel or Cancellation()
     clock = StageClock()
-    with (
-        cancel.limited(timeout_s, f"not restored within {timeout_s or 0:g} s; allow more time"),
-        OpenImage(image) as opened,
-    ):
+    with OpenImage(image) as opened:
         codec = opened.codec()
         try:
             sink = DescriptorSink(fd)
