@@ -1,4 +1,7 @@
-"""A cancel handle: any thread says stop, and whatever the operation waits for is woken at once."""
+"""A cancel handle: any thread says stop, and whatever the operation waits for is woken at once.
+
+A time limit is the same, said by a clock.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .errors import Aborted
+from .errors import Aborted, ResourceError, StreamsaveError, TimeLimitError
+
+Waker = Callable[[StreamsaveError], object]
+"""Ends what blocks, with that error. Called in the thread that cancels; must not block."""
 
 
 class Cancellation:
@@ -18,26 +24,20 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._error: Aborted | None = None
-        self._wakers: list[Callable[[Aborted], None]] = []
+        self._error: StreamsaveError | None = None
+        self._wakers: list[Waker] = []
 
     def cancel(self, message: str = "cancelled by the caller", *, signum: int = 0) -> None:
         """End the operation with ``Aborted(message)``. The first call counts. Does not wait for the end."""
-        with self._lock:
-            if self._error is not None:
-                return
-            self._error = error = Aborted(message, signum=signum)
-            wakers = list(self._wakers)
-        for wake in wakers:
-            wake(error)
+        self._end(Aborted(message, signum=signum))
 
     def check(self) -> None:
-        """Raise ``Aborted`` if the handle was used."""
+        """Raise what ended the operation: ``Aborted`` if the handle was used, ``TimeLimitError`` if a limit is over."""
         if self._error is not None:
             raise self._error
 
     @contextmanager
-    def waking(self, wake: Callable[[Aborted], None]) -> Iterator[None]:
+    def waking(self, wake: Waker) -> Iterator[None]:
         """Inside, ``cancel()`` calls ``wake``, in the thread that cancels; at once if it was called before."""
         with self._lock:
             error = self._error
@@ -49,3 +49,35 @@ class Cancellation:
         finally:
             with self._lock:
                 self._wakers.remove(wake)
+
+    @contextmanager
+    def limited(self, limit_s: float | None, message: str) -> Iterator[None]:
+        """Inside, the operation is ended with ``TimeLimitError(message)`` after ``limit_s`` seconds; None: never.
+
+        Raises:
+            ResourceError: no thread can be started for the clock.
+
+        """
+        if limit_s is None:
+            yield
+            return
+        timer = threading.Timer(limit_s, self._end, [TimeLimitError(message, limit_s=limit_s)])
+        timer.name = "streamsave-limit"
+        try:
+            timer.start()
+        except RuntimeError as error:
+            raise ResourceError(f"cannot start a thread for a time limit ({error}): raise the limit on processes") from error
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def _end(self, error: StreamsaveError) -> None:
+        with self._lock:
+            if self._error is not None:
+                return
+            self._error = error
+            wakers = list(self._wakers)
+        for wake in wakers:
+            wake(error)

@@ -27,6 +27,7 @@ data, and the ``OSError`` or QMP error beneath is ``__cause__``::
     |   +-- SourceError                41   reading
     |   +-- DestinationError           42   writing
     +-- ResourceError                  50   the system gives this process no more of something, a thread say
+    +-- TimeLimitError                 60   not done within the time that the caller gave it
     +-- Aborted                       130   cancelled by the caller or by a signal (128 + its number)
 """
 
@@ -225,6 +226,16 @@ class ResourceError(StreamsaveError):
     """The system gives this process no more of what it needs: threads, say."""
 
     exit_status = 50
+
+
+class TimeLimitError(StreamsaveError):
+    """The operation was given up because it would take longer than the caller allows: ``limit_s`` seconds."""
+
+    exit_status = 60
+
+    def __init__(self, message: str, *, limit_s: float) -> None:
+        super().__init__(message)
+        self.limit_s = limit_s
 
 
 class Aborted(StreamsaveError):

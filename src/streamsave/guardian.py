@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from .cancel import Cancellation
 from .errors import CommandError, MonitorLostError, ProcessError, StreamsaveError
 from .qemu.recovery import Command, carry_out, free_guest
 
@@ -43,7 +44,6 @@ LOOK_S = 0.5
 """How often to look whether the parent was killed and cannot die."""
 DISK_S = 3.0
 """How long the disk may take to say whether the image exists and to make it durable; the guest must not wait for more."""
-ANSWER_S = 30.0
 PATIENCE_S = 60.0
 
 _BOOTSTRAP = "import sys; sys.path.append(sys.argv[1]); from streamsave.guardian import main; sys.exit(main(sys.argv[2:]))"
@@ -72,24 +72,30 @@ class Guardian:
     ``monitor_fd`` is an open QMP connection after its negotiation. The guardian has a copy until it ends, so the monitor is
     not free for others before. Nothing else of ours is inherited; still, start it before the migration's socket exists: QEMU
     must see our death.
+    ``cancel`` ends the start early.
 
     Raises:
         ProcessError: it did not come up. Nothing was touched.
+        Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
 
-    def __init__(self, monitor_fd: int, plan: GuardianPlan) -> None:
+    def __init__(self, monitor_fd: int, plan: GuardianPlan, *, cancel: Cancellation | None = None) -> None:
+        cancel = cancel or Cancellation()
         self._handed_over = False
         self._control, theirs = socket.socketpair()
         try:
             with theirs:
                 self._process = _start(theirs.fileno(), monitor_fd)
             try:
-                self._brief(plan)
+                with cancel.waking(lambda _error: self._stop_listening()):
+                    self._brief(plan)
             except BaseException:
-                self.disarm()
+                self._process.kill()  # nothing is to be done yet
+                self._process.wait()
                 raise
         except BaseException as error:
             self._control.close()
+            cancel.check()
             if not isinstance(error, OSError):
                 raise
             raise ProcessError(
@@ -145,6 +151,13 @@ class Guardian:
             self._process.wait(LAST_CALLS_S + HAND_OVER_S)
         except subprocess.TimeoutExpired:
             pass  # it goes on trying, and ends on its own
+
+    def _stop_listening(self) -> None:
+        """Wake whoever waits for its answer. On our side alone: it must not take this for our end."""
+        try:
+            self._control.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # it is closed
 
     def _brief(self, plan: GuardianPlan) -> None:
         """Hand the plan over and wait until the guardian is ready for the worst."""
@@ -252,6 +265,7 @@ def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int) -> bool:
     committed = _in_time(lambda: _is_committed(plan, image_fd))
     try:
         commander = _InheritedMonitor(monitor_fd)
+        commander.execute("query-status")  # may take long: a QEMU that stands still itself frees nobody
         if committed:
             carry_out(commander, plan.then, was_running=plan.was_running, undo=plan.undo)
         else:
@@ -285,12 +299,11 @@ class _InheritedMonitor:
         self._socket = socket.socket(fileno=fd)
         self._count = 0
         self._lines = self._read_lines()
-        self._socket.settimeout(ANSWER_S)
         self._send(b"\xff\n")  # no JSON has it: QEMU forgets what it has of a command, with an error that we ignore
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
-        """See ``Commander``; without an answer in time the monitor counts as lost."""
-        self._socket.settimeout(ANSWER_S if timeout_s is None else timeout_s)
+        """See ``Commander``; without an answer in time the monitor counts as lost. None: for as long as QEMU lives."""
+        self._socket.settimeout(timeout_s)
         self._count += 1
         own_id = f"streamsave-guardian-{self._count}"
         self._send(json.dumps({"execute": command, "arguments": arguments or {}, "id": own_id}).encode() + b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -24,7 +25,7 @@ class CompressOptions:
 
     Raises:
         FormatError: ``format`` names no codec of ours.
-        UsageError: a level that the format does not have, or fewer threads than one.
+        UsageError: a level that the format does not have, fewer threads than one, or a limit that is no time.
 
     """
 
@@ -33,10 +34,13 @@ class CompressOptions:
     """The stock tool's level; None: the format's default, see ``streamsave formats``."""
     threads: int | None = None
     """Encoder threads; None: as many processors as this process may really use."""
+    timeout_s: float | None = None
+    """Give up, with everything as before, if there is no image after so many seconds; None: take as long as it takes."""
 
     def __post_init__(self) -> None:
         self.codec.check_level(self.level)
         _check_threads(self.threads)
+        _check_limit("timeout_s", self.timeout_s)
 
     @property
     def codec(self) -> Codec:
@@ -62,10 +66,13 @@ class SaveOptions(CompressOptions):
     transport: Transport = "fd"
     save_command: bool = True
     """Whether the descriptive XML carries QEMU's command line, which may hold secrets."""
+    max_stopped_s: float | None = None
+    """Give up, and let a guest that ran run on, if it were to stand still for longer than so many seconds."""
 
     def __post_init__(self) -> None:
         super(SaveOptions, self).__post_init__()  # slots make a new class, which bare super() does not find
         _check_choice("then", self.then, get_args(Then))
+        _check_limit("max_stopped_s", self.max_stopped_s)
         _check_choice("transport", self.transport, get_args(Transport))
 
 
@@ -74,7 +81,7 @@ class RestoreOptions:
     """How an image is restored.
 
     Raises:
-        UsageError: fewer threads than one, or an unknown ``state`` or ``transport``.
+        UsageError: fewer threads than one, an unknown ``state`` or ``transport``, or a limit that is no time.
 
     """
 
@@ -83,9 +90,12 @@ class RestoreOptions:
     state: GuestState | None = None
     """What the guest does afterwards; None: what it did when it was saved."""
     transport: Transport = "fd"
+    timeout_s: float | None = None
+    """Give up, with the image as it was, if the guest is not restored after so many seconds; None: never."""
 
     def __post_init__(self) -> None:
         _check_threads(self.threads)
+        _check_limit("timeout_s", self.timeout_s)
         if self.state is not None:
             _check_choice("state", self.state, get_args(GuestState))
         _check_choice("transport", self.transport, get_args(Transport))
@@ -122,6 +132,11 @@ def _cgroup_cpus() -> int | None:
 def _check_threads(threads: int | None) -> None:
     if threads is not None and not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
+
+
+def _check_limit(name: str, limit_s: float | None) -> None:
+    if limit_s is not None and not 0 < limit_s <= threading.TIMEOUT_MAX:  # NaN is neither
+        raise UsageError(f"{name} must be a number of seconds greater than 0, not {limit_s:g}")
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

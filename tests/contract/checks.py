@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate, pairwise
 from random import Random
 from typing import Final
 
@@ -58,7 +59,8 @@ def frame_sizes(codec: Codec, payload: bytes, step: int) -> Iterator[int]:
     """Split ``payload`` as a pipeline does: ``step`` more bytes at a time, never more than the largest frame."""
     splitter = codec.splitter()
     limit = codec.bound(codec.chunk_size)
-    view = memoryview(payload)[len(codec.prologue) : len(payload) - len(codec.epilogue)]
+    start = codec.prologue_size(memoryview(payload)[: codec.probe_size])
+    view = memoryview(payload)[start : len(payload) - len(codec.epilogue)]
     while view:
         have = size = 0
         while not size:
@@ -592,5 +594,10 @@ def decodes_the_stock_tools(codec: Codec) -> None:
         command = codec.tool_command(level)
         payload = run_tool(codec, command[1:], data)
         assert read_all(codec, payload, room=codec.chunk_size) == data, level
-        with pytest.raises(NotFramed):
-            list(frame_sizes(codec, payload, codec.probe_size))
+        try:
+            sizes = list(frame_sizes(codec, payload, codec.probe_size))
+        except NotFramed:
+            continue
+        ends = list(accumulate(sizes, initial=codec.prologue_size(memoryview(payload)[: codec.probe_size])))
+        chunks = [decode(codec, payload[start:end], codec.chunk_size) for start, end in pairwise(ends)]
+        assert b"".join(chunks) == data, level

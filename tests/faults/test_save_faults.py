@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any
 
 import pytest
 
@@ -26,7 +26,6 @@ from streamsave.errors import (
     MonitorError,
     MonitorLostError,
     ProcessError,
-    StreamsaveError,
 )
 from streamsave.format.header import HEADER_SIZE, MAGIC_COMPLETE
 from streamsave.operations.image import read_info
@@ -37,75 +36,25 @@ from streamsave.qemu.monitor import Monitor
 from streamsave.types import Buffer, Progress
 from streamsave.units import MiB
 
-from ..kit.qemu import RunningQemu, demo_guest
+from ..kit.qemu import RunningQemu
+from .saving import (
+    COMMIT,
+    FOLDER,
+    GLOBALS,
+    HEADER,
+    IO_ERROR,
+    PAYLOAD,
+    RAW,
+    TAKEN_BACK,
+    Fails,
+    failing,
+    goes_on,
+    state_of,
+)
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
-GLOBALS: Final[dict[str, Any]] = save.__globals__
-"""The module's names: as an attribute of the package ``save`` is the function."""
-RAW: Final = SaveOptions(format="raw")
-OLDER: Final = b"an older image"
-IO_ERROR: Final = OSError(5, os.strerror(5))
-
-
-@pytest.fixture(scope="module")
-def guest(qemu: str) -> Iterator[RunningQemu]:
-    """A guest that survives everything in this file."""
-    with RunningQemu(demo_guest(16 * MiB)) as running:
-        running.boot().qmp().close()
-        yield running
-
-
-def state_of(guest: RunningQemu) -> list[object]:
-    with guest.qmp() as qmp:
-        settings = (qmp.execute(f"query-migrate-{each}") for each in ("capabilities", "parameters"))
-        return [qmp.status(), *settings]
-
-
-Fails: TypeAlias = Callable[..., StreamsaveError]
-
-
-@pytest.fixture
-def fails(guest: RunningQemu, image: Path) -> Fails:
-    """``fails(error, options, ...)``: a save over an older image that ends with ``error`` and changes nothing."""
-
-    def attempt(kind: type[StreamsaveError], options: SaveOptions = RAW, **others: Any) -> StreamsaveError:
-        before = state_of(guest)
-        image.write_bytes(OLDER)
-        with pytest.raises(kind) as caught:
-            save(guest.monitor, image, options, **others)
-        assert [each.name for each in image.parent.iterdir()] == [image.name]
-        assert image.read_bytes() == OLDER
-        goes_on(guest, before)
-        assert not any("could not be brought back" in note for note in getattr(caught.value, "__notes__", ()))
-        return caught.value
-
-    return attempt
-
-
-def goes_on(guest: RunningQemu, before: list[object]) -> None:
-    assert state_of(guest) == before
-    guest.wait_for_ticks(1, 10)
-
-
-def failing(wrapped: Any, *calls: int, error: BaseException = IO_ERROR) -> Any:
-    """``wrapped``, but its calls of these numbers, from 1, raise ``error`` instead."""
-    count = 0
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count in calls:
-            raise error
-        return wrapped(*arguments, **options)
-
-    return call
-
 
 # The end of the image
-
-
-PAYLOAD, COMMIT, HEADER, FOLDER, TAKEN_BACK = range(2, 7)
-"""The calls of fsync; the first one is of the folder, before anything is written."""
 
 
 def test_a_folder_that_takes_no_fsync_is_refused_at_once(fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,9 +422,9 @@ def lost(*_: object, **__: object) -> None:
     raise MonitorLostError("the connection broke")
 
 
-def closed(qmp: Monitor, **_: object) -> None:
+def closed(qmp: Any, **_: object) -> None:
     """QEMU does not see that: the guardian has the connection too."""
-    qmp.close()
+    qmp._qmp.close()
     lost()
 
 
@@ -538,7 +487,7 @@ def test_a_second_save_of_the_same_guest(guest: RunningQemu, image: Path, tmp_pa
 def save_impatiently(monitor: Path, image: Path) -> None:
     """The first save may be over before the usual three seconds are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(GLOBALS, "Monitor", lambda address: Monitor(address, greeting_s=0.2))
+        patch.setitem(GLOBALS, "Monitor", lambda address, cancel: Monitor(address, greeting_s=0.2, cancel=cancel))
         save(monitor, image, RAW)
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -328,7 +329,7 @@ def test_a_disk_that_hangs_does_not_keep_the_guest(monkeypatch: pytest.MonkeyPat
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What ``_act`` did to a guest that is not there."""
     done: list[str] = []
-    monkeypatch.setattr(module, "_InheritedMonitor", lambda fd: None)
+    monkeypatch.setattr(module, "_InheritedMonitor", lambda fd: SimpleNamespace(execute=lambda command: None))
     monkeypatch.setattr(module, "carry_out", lambda *args, **kwargs: done.append("carried out"))
     monkeypatch.setattr(module, "free_guest", lambda *args, **kwargs: done.append("freed"))
     return done

@@ -15,7 +15,14 @@ def on_progress(progress: streamsave.Progress) -> None:
 def saves(sock: socket.socket) -> streamsave.SaveReport:
     cancel = streamsave.Cancellation()
     options = streamsave.SaveOptions(
-        format="zstd", level=3, threads=None, then="resume", transport="unix", save_command=False
+        format="zstd",
+        level=3,
+        threads=None,
+        then="resume",
+        transport="unix",
+        save_command=False,
+        timeout_s=60,
+        max_stopped_s=2.5,
     )
     streamsave.save(sock, Path("guest.save"))
     return streamsave.save("/run/vm.qmp", "guest.save", options, progress=on_progress, cancel=cancel)
@@ -23,7 +30,9 @@ def saves(sock: socket.socket) -> streamsave.SaveReport:
 
 def restores() -> int | None:
     report: streamsave.RestoreReport = streamsave.restore("guest.save", command=["qemu-system-x86_64"])
-    streamsave.restore(Path("guest.save"), monitor="/run/vm.qmp", options=streamsave.RestoreOptions(state="paused"))
+    streamsave.restore(
+        Path("guest.save"), monitor="/run/vm.qmp", options=streamsave.RestoreOptions(state="paused", timeout_s=30)
+    )
     return report.process.wait() if report.process is not None else None
 
 
@@ -36,7 +45,7 @@ def streams(fd: int) -> float:
         was_running=True,
         confirm=lambda stream: print(stream.machine),
     )
-    streamsave.restore_stream("guest.save", fd, threads=2)
+    streamsave.restore_stream("guest.save", fd, threads=2, timeout_s=5.0)
     return report.ratio
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 PAYLOAD_OFFSET = 67148
-FORMATS = {"raw": 0, "gzip": 1, "bzip2": 2, "zstd": 5}
+FORMATS = {"raw": 0, "gzip": 1, "bzip2": 2, "lzop": 4, "zstd": 5}
 
 
 def image(word: str) -> bytes:

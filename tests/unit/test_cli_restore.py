@@ -87,8 +87,8 @@ INTO = ["restore", "guest.save", "--qmp", "vm.qmp"]
 
 
 def test_every_option_arrives(fake: FakeRestore) -> None:
-    assert main([*INTO, "--paused", "--threads", "2", "--transport", "unix", "--quiet"]) == 0
-    assert fake.call.options == RestoreOptions(threads=2, state="paused", transport="unix")
+    assert main([*INTO, "--paused", "--threads", "2", "--transport", "unix", "--quiet", "--timeout", "2.5"]) == 0
+    assert fake.call.options == RestoreOptions(threads=2, state="paused", transport="unix", timeout_s=2.5)
     assert main(["restore", "--running", "--qmp", "vm.qmp", "guest.save", "--quiet"]) == 0
     assert fake.call.options.state == "running"
 

@@ -79,9 +79,16 @@ def test_the_defaults(fake: FakeSave, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_every_option_arrives(fake: FakeSave) -> None:
     extra = "--format gzip --level 6 --threads 2 --then resume --transport unix --no-saved-command --quiet"
-    assert main(SAVE + extra.split()) == 0
+    assert main([*SAVE, *extra.split(), "--timeout", "9", "--max-stopped", "0.5"]) == 0
     assert fake.options == SaveOptions(
-        format="gzip", level=6, threads=2, then="resume", transport="unix", save_command=False
+        format="gzip",
+        level=6,
+        threads=2,
+        then="resume",
+        transport="unix",
+        save_command=False,
+        timeout_s=9,
+        max_stopped_s=0.5,
     )
 
 
@@ -132,6 +139,8 @@ def test_json(fake: FakeSave, capfd: pytest.CaptureFixture[str]) -> None:
         (["--format", "zip"], 3, "zip"),
         (["--format", "sparse"], 3, "format sparse is not supported yet"),
         (["--format", ""], 3, ""),
+        (["--timeout", "0"], 2, "timeout_s must be a number of seconds greater than 0, not 0"),
+        (["--max-stopped", "nan"], 2, "max_stopped_s must be a number of seconds greater than 0, not nan"),
         (["--threads", "0"], 2, "threads must be 1 to 256, not 0"),
         (["--config", "/nowhere/qemu.conf"], 4, "/nowhere/qemu.conf: cannot read the configuration"),
     ],

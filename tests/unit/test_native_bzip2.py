@@ -15,9 +15,8 @@ from streamsave._native.bzip2 import Bzip2Compressor
 from streamsave.codecs.bzip2 import CODEC
 
 from ..contract.samples import mixed, noise
-from ..kit.missing import require_tools
 from ..property.texts import HARD, random_text
-from .test_native_scan import NATIVE, SANITIZERS, WARNINGS
+from .native import NATIVE, build
 
 HERE = Path(__file__).parent
 FUZZING_S = 5
@@ -25,11 +24,7 @@ FUZZING_S = 5
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    require_tools("gcc")
-    program = tmp_path_factory.mktemp("driver") / "bzip2_driver"
-    sources = (HERE / "bzip2_driver.c", *NATIVE.glob("bzip2_*.c"))
-    subprocess.run(["gcc", *WARNINGS, *SANITIZERS, f"-I{NATIVE}", *map(str, sources), "-o", str(program)], check=True)
-    return program
+    return build(tmp_path_factory.mktemp("driver") / "bzip2_driver", HERE / "bzip2_driver.c", *NATIVE.glob("bzip2_*.c"))
 
 
 def drive(driver: Path, level: int, texts: list[bytes], file: Path) -> list[bytes]:

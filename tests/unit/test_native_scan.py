@@ -14,23 +14,16 @@ from streamsave.format.scanner import StreamScanner as ReferenceScanner
 from streamsave.units import KiB, MiB
 
 from ..contract.checks import lets_others_run
-from ..kit.missing import require_tools
 from ..property.streams import StreamBuilder
 from . import golden
+from .native import NATIVE, build
 
 HERE = Path(__file__).parent
-NATIVE = HERE.parents[1] / "native"
-WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror")
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g", "-std=c11")
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    require_tools("gcc")
-    program = tmp_path_factory.mktemp("driver") / "scan_driver"
-    sources = (str(HERE / "scan_driver.c"), str(NATIVE / "scan.c"))
-    subprocess.run(["gcc", *WARNINGS, *SANITIZERS, f"-I{NATIVE}", *sources, "-o", str(program)], check=True)
-    return program
+    return build(tmp_path_factory.mktemp("driver") / "scan_driver", HERE / "scan_driver.c", NATIVE / "scan.c")
 
 
 def drive(driver: Path, piece_size: int, files: list[Path]) -> list[str]:

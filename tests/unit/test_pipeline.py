@@ -8,16 +8,22 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from zlib import adler32
 
 import pytest
 
+from streamsave.codecs.registry import find_codec
 from streamsave.endpoints.faults import StalledSink
 from streamsave.endpoints.memory import DiscardSink, MemorySink, MemorySource
 from streamsave.errors import CorruptImageError, TruncatedImageError
+from streamsave.format.frames import FrameTable
 from streamsave.pipeline.bufpool import slot_count
 from streamsave.pipeline.compress import Compression
 from streamsave.pipeline.decompress import Decompression
 from streamsave.types import DurableSink, Sink
+from streamsave.units import MiB
+from tests.contract.checks import payload_of as payload_with
+from tests.contract.samples import mixed
 from tests.fakes.codec import SIZE, UNFRAMED, FakeCodec, FakeEncoder
 
 CHUNK = FakeCodec.chunk_size
@@ -131,6 +137,53 @@ def test_memory_is_bounded_by_the_pool_while_the_disk_is_slow() -> None:
     assert pipeline.stats.bytes_in == 100 * CHUNK
 
 
+LZOP = find_codec("lzop")
+"""A codec with something before and behind its frames."""
+
+
+def read_lzop(payload: bytes) -> tuple[bytes, Decompression]:
+    sink = MemorySink()
+    pipeline = Decompression(
+        MemorySource(payload), sink, LZOP, threads=2, observe=lambda view: None, path=Path("image"), payload_offset=4096
+    )
+    pipeline.start()
+    try:
+        pipeline.wait()
+    finally:
+        pipeline.join()
+    return bytes(sink.data), pipeline
+
+
+@pytest.mark.parametrize("size", [0, 1, MiB, 2 * MiB + 5000])
+def test_what_stands_around_the_frames_is_skipped(size: int) -> None:
+    data, packed = mixed(size), MemorySink()
+    compression = Compression(MemorySource(data), packed, LZOP, level=3, threads=2, observe=lambda view: None)
+    compression.start()
+    compression.wait()
+    compression.join()
+    payload = bytes(packed.data)
+    other = LZOP.prologue[:-4].replace(b"\x81\x80", b"\x81\xa4")  # another mode, as a foreign header has
+    other += adler32(other[9:]).to_bytes(4, "big") + payload[len(LZOP.prologue) :]
+    for each in (payload, other):
+        decoded, pipeline = read_lzop(each)
+        assert decoded == data
+        assert pipeline.stats.parallel
+        assert pipeline.stats.frame_count == -(-size // MiB)
+    assert other != payload
+    for follows in (b"", payload):  # the second file is as good as the first
+        carried = payload + LZOP.carry(b"data", FrameTable(MiB)) + follows
+        decoded, pipeline = read_lzop(carried)
+        assert decoded == (data * 2 if follows else data)
+        assert not pipeline.stats.parallel
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 100, 10**9])
+def test_a_payload_without_its_end_is_truncated(cut: int) -> None:
+    payload = payload_with(LZOP, mixed(MiB))
+    with pytest.raises(TruncatedImageError, match=r"image: the (file ends inside frame|lzop payload ends too early)"):
+        read_lzop(payload[: max(len(payload) - cut, 0)])
+
+
 def test_damage_names_frame_and_offset() -> None:
     payload = bytearray(payload_of(DATA))
     first = 4 + SIZE.unpack(payload[:4])[0]
@@ -142,7 +195,7 @@ def test_damage_names_frame_and_offset() -> None:
 @pytest.mark.parametrize("cut", [1, 3, 4, 100])
 def test_a_payload_that_ends_inside_a_frame_is_truncated(cut: int) -> None:
     payload = payload_of(DATA)
-    with pytest.raises(TruncatedImageError, match=r"ends too early in frame \d+ at offset \d+: the file ends inside it"):
+    with pytest.raises(TruncatedImageError, match=r"image: the file ends inside frame \d+, which starts at offset \d+"):
         decompress(payload[:-cut], 2, DiscardSink())
 
 

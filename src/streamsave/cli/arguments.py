@@ -57,6 +57,11 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_timeout(parser: argparse.ArgumentParser, text: str) -> None:
+    """``--timeout``."""
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help=text)
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="one JSON object per line on standard output")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Aborted, CorruptImageError, DestinationError, ProcessError, UsageError
 from ..units import format_duration, format_size
-from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_transport
+from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_timeout, add_transport
 from .output import Output, complain, quote_command, reporting, write
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def register(subparsers: Subparsers) -> None:
     state.add_argument("--running", dest="state", action="store_const", const="running", help="let the guest run afterwards")
     state.add_argument("--paused", dest="state", action="store_const", const="paused", help="leave the guest paused")
     add_threads(parser)
+    add_timeout(parser, "give up if the guest is not restored after that time")
     add_transport(parser)
     add_json(parser)
     add_quiet(parser)
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check_usage(args)
     output = Output(json=args.json, quiet=args.quiet)
-    options = RestoreOptions(threads=args.threads, state=args.state, transport=args.transport)
+    options = RestoreOptions(threads=args.threads, state=args.state, transport=args.transport, timeout_s=args.timeout)
     image = Path(args.image).absolute() if args.use_saved_command else Path(args.image)
     command = _saved_command(image, ask=not args.yes) if args.use_saved_command else args.qemu_command
     cancel = Cancellation()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from ..choices import Then
 from ..units import format_duration, format_size
-from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_transport
+from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_timeout, add_transport
 from .output import Output, reporting
 
 if TYPE_CHECKING:
@@ -48,6 +48,13 @@ def register(subparsers: Subparsers) -> None:
         default="quit",
         help="what becomes of the guest: end QEMU (default), go on as before, or stay paused",
     )
+    add_timeout(parser, "give up, and leave everything as it was, if there is no image after that time")
+    parser.add_argument(
+        "--max-stopped",
+        metavar="SECONDS",
+        type=float,
+        help="give up, and let the guest run on, if it would stand still for longer than that",
+    )
     add_transport(parser)
     parser.add_argument("--config", metavar="PATH", type=Path, help="a qemu.conf to follow instead of libvirt's own")
     parser.add_argument(
@@ -76,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         then=args.then,
         transport=args.transport,
         save_command=not args.no_saved_command,
+        timeout_s=args.timeout,
+        max_stopped_s=args.max_stopped,
     )
     cancel = Cancellation()
     relay = SignalRelay(cancel, busy="still freeing the guest", stoppable=False)

@@ -27,6 +27,7 @@ _OURS = (
     "raw",
     "gzip",
     "bzip2",
+    "lzop",
     "zstd",
     "lz4",
     "snappy",

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -103,6 +104,9 @@ class NewImage:
         # 48 characters have up to 192 bytes, and a name up to 255
         self.temporary = self.path.with_name(f".{self.path.name[:48]}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         self.committed = False
+        self.naming = False
+        """The image is getting its name: from here on ``abort()`` comes too late."""
+        self._lock = threading.Lock()
         self._aborted = False
         self._head_size = len(head)
         self.size = 0
@@ -145,8 +149,7 @@ class NewImage:
             raise self._cannot("make the image durable", error) from error
 
     def _writev(self, views: list[memoryview]) -> int:
-        if self._aborted:
-            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
+        self._check_aborted()
         taken = os.writev(self._fd, views)
         self.size += taken
         return taken
@@ -164,6 +167,7 @@ class NewImage:
             os.fsync(self._fd)
             self._rewrite(header)
             os.fsync(self._fd)
+            self._begin_naming()
             os.rename(self.temporary, self.path)
             fsync_folder(self.path.parent)
         except BaseException as error:  # a KeyboardInterrupt too: it may come right after the rename
@@ -177,6 +181,15 @@ class NewImage:
                 raise self._cannot("make the image durable", error) from error
             raise
         self.committed = True
+
+    def _begin_naming(self) -> None:
+        with self._lock:
+            self._check_aborted()
+            self.naming = True
+
+    def _check_aborted(self) -> None:
+        if self._aborted:
+            raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
 
     def _rewrite(self, header: bytes) -> None:
         if os.pwrite(self._fd, header, 0) != len(header):
@@ -216,8 +229,9 @@ class NewImage:
         return (status.st_dev, status.st_ino) == (self.device, self.inode)
 
     def abort(self) -> None:
-        """See ``Sink``. A write to a disk cannot be woken; it is the last one."""
-        self._aborted = True
+        """See ``Sink``. A write to a disk cannot be woken; it is the last one. Nor does a commit come to the name then."""
+        with self._lock:
+            self._aborted = True
 
     def close(self) -> None:
         """See ``Sink``."""

@@ -116,7 +116,8 @@ def save_stream(
 
     Raises:
         MigrationError: the stream ended without its end mark.
-        Everything that ``confirm`` raises, and ``SourceError``, ``DestinationError``, ``CodecError``, ``Aborted``.
+        Everything that ``confirm`` raises, and ``SourceError``, ``DestinationError``, ``CodecError``, ``Aborted``,
+        ``TimeLimitError``.
 
     """
     options = options or CompressOptions()
@@ -126,7 +127,11 @@ def save_stream(
         source = DescriptorSource(fd)
     except OSError as error:
         raise SourceError(f"descriptor {fd} cannot be read: {error}") from error
-    with closing(source), ImageWriter(destination, options.codec, metadata, was_running=was_running) as image:
+    with (
+        closing(source),
+        cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s; allow more time"),
+        ImageWriter(destination, options.codec, metadata, was_running=was_running) as image,
+    ):
         inflow = Inflow(source, image, options)
         clock.end("prepare")
         try:

@@ -106,6 +106,7 @@ def restore_stream(
     fd: int,
     *,
     threads: int | None = None,
+    timeout_s: float | None = None,
     progress: ProgressCallback | None = None,
     cancel: Cancellation | None = None,
 ) -> RestoreReport:
@@ -115,13 +116,16 @@ def restore_stream(
 
     Raises:
         ImageError: what is wrong with the image; what was written until then is no whole stream.
-        DestinationError, SourceError, Aborted.
+        DestinationError, SourceError, Aborted, TimeLimitError.
 
     """
-    options = RestoreOptions(threads=threads)
+    options = RestoreOptions(threads=threads, timeout_s=timeout_s)
     cancel = cancel or Cancellation()
     clock = StageClock()
-    with OpenImage(image) as opened:
+    with (
+        cancel.limited(timeout_s, f"not restored within {timeout_s or 0:g} s; allow more time"),
+        OpenImage(image) as opened,
+    ):
         codec = opened.codec()
         try:
             sink = DescriptorSink(fd)

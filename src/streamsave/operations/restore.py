@@ -50,7 +50,7 @@ def restore(
         UsageError: neither or both of ``monitor`` and ``command``, or options in ``command`` that fight a restore.
         ImageError: what is wrong with the image, with the frame and the offset.
         IncomingError: QEMU did not load the stream; with QEMU's own message where we started it.
-        MonitorError, GuestError, ProcessError, SourceError, Aborted.
+        MonitorError, GuestError, ProcessError, SourceError, Aborted, TimeLimitError.
 
     """
     if (monitor is None) == (command is None):
@@ -58,10 +58,13 @@ def restore(
     options = options or RestoreOptions()
     cancel = cancel or Cancellation()
     clock = StageClock()
-    with OpenImage(image) as opened:
+    with (
+        cancel.limited(options.timeout_s, f"not restored within {options.timeout_s or 0:g} s; allow more time"),
+        OpenImage(image) as opened,
+    ):
         codec = opened.codec()
         if monitor is not None:
-            with Monitor(monitor) as qmp:
+            with Monitor(monitor, cancel=cancel) as qmp:
                 return _GuestRestore(opened, codec, options, clock, None).run(qmp, progress, cancel)
         process = QemuProcess(command or (), cancel=cancel)
         try:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..cancel import Cancellation
 from ..endpoints.socket import SocketSource
@@ -36,12 +37,17 @@ from ..qemu.peer import describe_guest
 from ..qemu.recovery import Commander, carry_out, free_guest
 from ..types import ProgressCallback
 from ..units import KiB, format_size
+from .commit import Commit
 from .image_writer import ImageWriter
 from .inflow import Inflow
+from .limits import StoppedLimit
 from .reports import STREAM, SaveReport, StageClock
 
 OUTCOME_TIMEOUT_S = 30.0
 """How long after the end of the stream QEMU may take to say how the migration ended."""
+ANSWER_S = 10.0
+"""How long QEMU may take for each answer when the guest is given back; then that is left to the guardian, which has time."""
+GIVEN_UP = "it was given up, and everything is as it was; allow more time, or choose a faster format or disk"
 POSTMIGRATE = "in QEMU's state postmigrate: send cont before it is to be saved again"
 
 
@@ -63,22 +69,29 @@ def save(
         MonitorError, GuestError: the monitor does not answer, or the guest cannot be saved.
         DestinationError: the destination cannot be written, or filled up.
         MigrationError: QEMU gave the migration up.
-        Aborted: ``cancel`` was used.
+        TimeLimitError: ``options.timeout_s`` or ``options.max_stopped_s`` is over.
+        Aborted: ``cancel`` was used. From the commit on neither has an effect: the image exists.
         CodecError, UnsupportedImageError: the codec failed, or cannot be named in an image.
 
     """
     options = options or SaveOptions()
     cancel = cancel or Cancellation()
     clock = StageClock()
-    with Monitor(monitor) as qmp, cancel.waking(qmp.interrupt):
+    with (
+        cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s: {GIVEN_UP}"),
+        Monitor(monitor, cancel=cancel) as qmp,
+        cancel.waking(qmp.interrupt),
+    ):
         cancel.check()
         guest = check_savable(qmp)
         description = describe_guest(qmp, with_command=options.save_command)
         metadata = Metadata(encode_description(description))
+        limit = StoppedLimit(options.max_stopped_s if guest.was_running else None, description.memory_size)
+        limit.check()
         with ImageWriter(destination, options.codec, metadata, was_running=guest.was_running) as image:
             _check_space(image, description.memory_size)
             address = None if isinstance(monitor, socket.socket) else monitor
-            return _GuestSave(qmp, address, guest, image, options, clock).run(progress, cancel)
+            return _GuestSave(qmp, address, guest, image, options, limit, clock).run(progress, cancel)
 
 
 class _GuestSave:
@@ -91,6 +104,7 @@ class _GuestSave:
         guest: GuestStatus,
         image: ImageWriter,
         options: SaveOptions,
+        limit: StoppedLimit,
         clock: StageClock,
     ) -> None:
         self._qmp = qmp
@@ -98,7 +112,9 @@ class _GuestSave:
         self._guest = guest
         self._image = image
         self._options = options
+        self._limit = limit
         self._clock = clock
+        self._commit = Commit(image.file, image.commit)
         self._settings = MigrationSettings(qmp)
         self._guardian: Guardian | None = None
         self._inflow: Inflow | None = None
@@ -112,15 +128,19 @@ class _GuestSave:
     def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> SaveReport:
         """All of it."""
         try:
-            self._stop(cancel)
-            self._stream(progress, cancel)
-            self._image.commit()
+            self._prepare(cancel)
+            with self._limit.counting(cancel):
+                self._stop()
+                self._stream(self._limit.watching(progress), cancel)
+                self._commit.run(cancel)
         except BaseException as error:
             if not self._image.file.committed:
                 self._undo(error)
             else:
                 self._let_go()
             raise
+        finally:
+            self._commit.join()
         committed_at = self._clock.end("commit")
         self._let_go()
         let_go_at = self._clock.end(self._options.then)
@@ -128,7 +148,7 @@ class _GuestSave:
         stopped_s = (let_go_at if ran_again else committed_at) - self._stopped_at
         return self._report(stopped_s if self._guest.was_running else 0.0)
 
-    def _stop(self, cancel: Cancellation) -> None:
+    def _prepare(self, cancel: Cancellation) -> None:
         """Bring QEMU into the state in which its stream is what we want, watched by the guardian."""
         file = self._image.file
         plan = GuardianPlan(
@@ -141,9 +161,12 @@ class _GuestSave:
             then=self._options.then,
             undo=self._settings.undo_commands(),
         )
-        self._guardian = Guardian(self._qmp.fileno(), plan)
+        self._guardian = Guardian(self._qmp.fileno(), plan, cancel=cancel)
         self._settings.neutralise()
         cancel.check()
+
+    def _stop(self) -> None:
+        """Stop a guest that runs."""
         self._stopped_at = self._clock.end("prepare")
         if self._guest.was_running:
             self._stopped = True
@@ -197,7 +220,8 @@ class _GuestSave:
         try:
             self._surely(lambda qmp: self._free(qmp, error))
         except StreamsaveError as failure:
-            error.add_note(f"the guest could not be brought back to its state before: {failure}")
+            goes_on = "; the guardian goes on trying" if self._guardian and self._guardian.alive else ""
+            error.add_note(f"the guest could not be brought back to its state before: {failure}{goes_on}")
         finally:
             self._disarm()
             if self._inflow:
@@ -237,7 +261,7 @@ class _GuestSave:
         try:
             try:
                 with self._qmp.uninterrupted():
-                    act(self._qmp)
+                    act(_Impatient(self._qmp))
             except MonitorLostError as lost:
                 if self._address is None:
                     raise
@@ -246,7 +270,7 @@ class _GuestSave:
                 except MonitorConnectError:
                     raise lost from None
                 with monitor:
-                    act(monitor)
+                    act(_Impatient(monitor))
         except (CommandError, GuestError):
             raise  # QEMU's answer, and the guardian would get the same
         except BaseException:
@@ -272,6 +296,17 @@ class _GuestSave:
             stopped_s=stopped_s,
             warnings=tuple(self._warnings),
         )
+
+
+class _Impatient:
+    """The monitor, which waits ``ANSWER_S`` seconds for an answer where no other time is asked for."""
+
+    def __init__(self, qmp: Monitor) -> None:
+        self._qmp = qmp
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
+        """See ``Commander``."""
+        return self._qmp.execute(command, arguments, timeout_s=ANSWER_S if timeout_s is None else timeout_s)
 
 
 def _check_space(image: ImageWriter, memory_size: int) -> None:

@@ -14,6 +14,7 @@ import struct
 import time
 from pathlib import Path
 
+from ..cancel import Cancellation
 from ..errors import MonitorBusyError, MonitorConnectError
 
 GREETING_SIZE = 4096
@@ -22,12 +23,13 @@ RETRY_S = 0.02
 _CREDENTIALS = struct.Struct("iII")
 
 
-def open_socket(path: str, deadline: float) -> socket.socket:
+def open_socket(path: str, deadline: float, cancel: Cancellation) -> socket.socket:
     """Connect to the Unix socket ``path``, before the monotonic time ``deadline``. The socket is the caller's.
 
     Raises:
         MonitorConnectError: nothing answers there; the message says why, and what to do.
         MonitorBusyError: so many clients wait for the monitor already that no more fit.
+        Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
     sock = socket.socket(socket.AF_UNIX)
     try:
@@ -38,6 +40,7 @@ def open_socket(path: str, deadline: float) -> socket.socket:
             except (BlockingIOError, TimeoutError):  # the queue of waiting clients is full
                 if time.monotonic() >= deadline:
                     raise _busy(path) from None
+                cancel.check()
                 time.sleep(RETRY_S)
             else:
                 return sock
@@ -78,6 +81,14 @@ def await_greeting(sock: socket.socket, address: str, deadline: float) -> None:
         raise _not_qmp(address, data) from None
     if not isinstance(greeting, dict) or "QMP" not in greeting:
         raise _not_qmp(address, data)
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Break the connection, and so wake whoever is blocked in it. The socket stays its owner's, to be closed."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is closed, on either side
 
 
 def peer_pid(sock: socket.socket) -> int | None:

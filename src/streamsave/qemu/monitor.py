@@ -22,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from ..cancel import Cancellation
 from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError, ResourceError
-from .connect import await_greeting, open_socket, peer_pid
+from .connect import await_greeting, hang_up, open_socket, peer_pid
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,17 +44,21 @@ class Monitor:
     """A connection to QEMU's monitor, a context manager. Until closed it holds the monitor, which serves one client only.
 
     ``address`` is the path of a QMP socket, or a connected socket that is the monitor's from now on. ``greeting_s`` bounds
-    how long the monitor may take to greet.
+    how long the monitor may take to greet; ``cancel`` ends the wait for it early, and nothing after it.
     ``peer_pid`` is the process that listens at the other end (normally QEMU), None where the kernel cannot tell.
 
     Raises:
         MonitorConnectError: nothing answers there, or something that is not QMP.
         MonitorBusyError: it accepts the connection but says nothing: another client holds it.
         ResourceError: no thread can be started for it.
+        Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
 
-    def __init__(self, address: str | Path | socket.socket, *, greeting_s: float = 3.0) -> None:
+    def __init__(
+        self, address: str | Path | socket.socket, *, greeting_s: float = 3.0, cancel: Cancellation | None = None
+    ) -> None:
         deadline = time.monotonic() + greeting_s
+        cancel = cancel or Cancellation()
         self.address = _name_of(address) if isinstance(address, socket.socket) else str(address)
         self._lock = threading.Lock()
         self._fd_lock = threading.Lock()
@@ -66,7 +71,16 @@ class Monitor:
         self._loop: asyncio.AbstractEventLoop
         self._news: asyncio.Event
         self._session_task: asyncio.Task[Any] | None = None
-        self._socket = address if isinstance(address, socket.socket) else open_socket(self.address, deadline)
+        self._socket = address if isinstance(address, socket.socket) else open_socket(self.address, deadline, cancel)
+        try:
+            with cancel.waking(lambda _error: hang_up(self._socket)):
+                self._connect(deadline)
+        except MonitorError:
+            cancel.check()  # it was us who hung up
+            raise
+
+    def _connect(self, deadline: float) -> None:
+        """Greeting, thread, negotiation."""
         try:
             await_greeting(self._socket, self.address, deadline)
             self.peer_pid = peer_pid(self._socket)

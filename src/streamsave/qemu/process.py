@@ -20,7 +20,7 @@ from typing import Final
 from ..cancel import Cancellation
 from ..errors import MonitorBusyError, MonitorError, ProcessError, UsageError
 from ..units import KiB
-from .connect import await_greeting
+from .connect import await_greeting, hang_up
 from .monitor import Monitor
 
 CHARDEV: Final = "streamsave"
@@ -47,7 +47,7 @@ class QemuProcess:
     Raises:
         UsageError: an empty command, or an option in it that fights a restore.
         ProcessError: there is no such program, or it ended, or did not greet within ``start_s`` seconds. Nothing is left.
-        Aborted: ``cancel`` was used meanwhile.
+        Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class QemuProcess:
         self._thread.start()
         try:
             self._process = started.result()
-            with self._cancel.waking(lambda _error: self._hang_up()):
+            with self._cancel.waking(lambda _error: hang_up(self.monitor_socket)):
                 await_greeting(self.monitor_socket, "of the QEMU just started", self._deadline)
         except BaseException as error:
             self._abandon(started)
@@ -94,14 +94,13 @@ class QemuProcess:
 
         Raises:
             ProcessError: QEMU ended instead, because of a wrong option perhaps, or takes too long. Nothing is left of it.
-            Aborted: the start was cancelled.
+            Aborted, TimeLimitError: the start was cancelled.
         """
         try:
-            with self._cancel.waking(lambda _error: self._hang_up()):
-                return Monitor(self.monitor_socket, greeting_s=max(0.0, self._deadline - time.monotonic()))
+            greeting_s = max(0.0, self._deadline - time.monotonic())
+            return Monitor(self.monitor_socket, greeting_s=greeting_s, cancel=self._cancel)
         except BaseException as error:
             self.terminate()
-            self._cancel.check()
             if isinstance(error, MonitorError):
                 raise self._dead(error) from error
             raise
@@ -147,7 +146,7 @@ class QemuProcess:
         assert process.stderr is not None
         with process.stderr as stderr:
             self._pass_on(stderr.fileno(), exit_fd)
-        self._hang_up()  # its helpers may hold the other end for longer
+        hang_up(self.monitor_socket)  # its helpers may hold the other end for longer
 
     def _pass_on(self, stderr_fd: int, exit_fd: int) -> None:
         """Until QEMU ended: its helpers may hold the pipe open for longer, and nobody is to wait for those."""
@@ -180,13 +179,6 @@ class QemuProcess:
                 os.write(2, data)
             except OSError:
                 pass  # our own stderr is closed, or full: QEMU must not suffer from it
-
-    def _hang_up(self) -> None:
-        """Break the monitor's connection, and so wake whoever waits in it."""
-        try:
-            self.monitor_socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # it is closed, on either side
 
     def _abandon(self, started: Future[subprocess.Popen[bytes]]) -> None:
         """Leave nothing behind of a start that failed or was interrupted."""

@@ -1,0 +1,19 @@
+"""Builds the drivers of native/ under the address and undefined-behaviour sanitizers."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from ..kit.missing import require_tools
+
+NATIVE = Path(__file__).parents[2] / "native"
+WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g", "-std=c11")
+
+
+def build(program: Path, *sources: Path) -> Path:
+    """``program``, compiled from ``sources``."""
+    require_tools("gcc")
+    subprocess.run(["gcc", *WARNINGS, *SANITIZERS, f"-I{NATIVE}", *map(str, sources), "-o", str(program)], check=True)
+    return program
