@@ -34,16 +34,21 @@ data, and the ``OSError`` or QMP error beneath is ``__cause__``::
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from .types import Progress
 
 
 class StreamsaveError(Exception):
     """The root: ``except StreamsaveError`` catches everything that streamsave raises on purpose.
 
-    ``exit_status`` is what the command line exits with.
+    ``exit_status`` is what the command line exits with. ``progress`` says how far the operation came that this error ended,
+    and where the time went; None where none had begun.
     """
 
     exit_status: ClassVar[int] = 1
+    progress: Progress | None = None
 
 
 class UsageError(StreamsaveError, ValueError):

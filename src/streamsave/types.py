@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from mmap import mmap
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap
 """Contiguous memory. Whoever is given one borrows it: no export may be kept after the call returns."""
@@ -56,9 +56,13 @@ class DurableSink(Sink, Protocol):
         """
 
 
+Outcome: TypeAlias = Literal["", "done", "failed"]
+"""How an operation ended; empty while it runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One look at a running operation. Sizes in bytes, rates in MiB/s since the stage began."""
+    """One look at an operation, or its account at the end. Sizes in bytes, rates in MiB/s while the stream flowed."""
 
     stage: str
     bytes_in: int
@@ -68,10 +72,26 @@ class Progress:
     fraction: float
     """How much of the work is done, 0 to 1: by guest RAM for a save, by image bytes for a restore."""
     elapsed_s: float
+    """Seconds that the stream has flowed."""
     rate_in: float
     rate_out: float
+    frame_count: int = 0
+    read_s: float = 0.0
+    """Seconds that the reader waited for its input: for QEMU in a save, for the disk in a restore."""
+    write_s: float = 0.0
+    """Seconds that the writer waited for its output: for the disk in a save, for QEMU in a restore."""
+    cpu_s: float = 0.0
+    """CPU seconds of the threads that have ended, kernel included."""
+    total_s: float = 0.0
+    """Seconds since the operation began."""
+    stopped_s: float = 0.0
+    """Seconds that the guest has stood still because of a save."""
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each stage that is over, in order; after a failure also of the one that failed."""
+    outcome: Outcome = ""
 
 
 ProgressCallback: TypeAlias = Callable[[Progress], None]
-"""Called about ten times a second in the thread that runs the operation; what it raises cancels the operation.
-That thread has the guest to free: a callback that blocks keeps the guest stopped, and ``cancel()`` waits for it too."""
+"""Called about ten times a second while the stream flows, with each stage after that, and once at the end (``outcome``), in
+the thread that runs the operation. What it raises cancels the operation, unless that is too late. That thread has the guest
+to free: a callback that blocks keeps the guest stopped, and ``cancel()`` waits for it too."""

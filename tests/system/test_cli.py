@@ -75,10 +75,15 @@ def test_a_signal_in_mid_save_frees_the_guest(signum: signal.Signals, demo: Runn
     result = save.finish()
     assert result.status == 128 + signum
     assert result.err == f"streamsave: error: interrupted by {signum.name}\n"
-    assert result.event == {
+    event = result.event
+    account = event.pop("progress")
+    assert event == {
         "event": "error", "class": "Aborted", "message": f"interrupted by {signum.name}", "notes": [],
         "exit_status": 128 + signum,
     }  # fmt: skip
+    assert (account["stage"], account["outcome"], list(account["stage_s"])) == ("stream", "failed", ["prepare", "stream"])
+    assert 0 < account["fraction"] < 1
+    assert 0 < account["stopped_s"] < account["total_s"]
     assert list(image.parent.iterdir()) == []
     demo.wait_for_ticks()
 

@@ -6,6 +6,7 @@ import pty
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -42,7 +43,16 @@ def test_json_progress_is_limited_but_tells_every_stage(capfd: pytest.CaptureFix
     assert events[1] == {
         "event": "progress", "stage": "stream", "bytes_in": 128 * MiB, "bytes_out": 32 * MiB, "total_estimate": 512 * MiB,
         "fraction": 0.25, "elapsed_s": 1.0, "rate_in": 128.0, "rate_out": 32.0,
+        "frame_count": 0, "read_s": 0.0, "write_s": 0.0, "cpu_s": 0.0, "total_s": 0.0, "stopped_s": 0.0,
+        "stage_s": {}, "outcome": "",
     }  # fmt: skip
+
+
+def test_json_leaves_the_end_to_the_last_event(capfd: pytest.CaptureFixture[str]) -> None:
+    callback = JsonProgress()
+    callback(replace(progress(stage="commit"), outcome="done"))
+    callback(replace(progress(), outcome="failed"))
+    assert capfd.readouterr().out == ""
 
 
 def test_a_report_that_cannot_be_written_does_not_end_the_operation(monkeypatch: pytest.MonkeyPatch) -> None:

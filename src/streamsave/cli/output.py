@@ -18,9 +18,12 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 from ..errors import Aborted, DestinationError, StreamsaveError
+
+if TYPE_CHECKING:
+    from ..types import Progress
 
 PROGRAM: Final = "streamsave"
 INTERNAL_ERROR_STATUS: Final = 70
@@ -66,7 +69,7 @@ class Output:
         notes: Sequence[str] = getattr(error, "__notes__", ())
         complain(f"error: {error}", notes)
         if self.json:
-            self._last_event(type(error).__name__, str(error), notes, status)
+            self._last_event(type(error).__name__, str(error), notes, status, error.progress)
 
     def internal_error(self, error: BaseException, advice: str) -> None:
         """A bug of ours, told in the same shape."""
@@ -75,8 +78,14 @@ class Output:
         if self.json:
             self._last_event(type(error).__name__, message, [advice], INTERNAL_ERROR_STATUS)
 
-    def _last_event(self, name: str, message: str, notes: Sequence[str], status: int) -> None:
-        fields = {"class": name, "message": message, "notes": notes, "exit_status": status}
+    def _last_event(
+        self, name: str, message: str, notes: Sequence[str], status: int, progress: Progress | None = None
+    ) -> None:
+        fields: dict[str, object] = {"class": name, "message": message, "notes": notes, "exit_status": status}
+        if progress is not None:
+            from dataclasses import asdict
+
+            fields["progress"] = asdict(progress)
         try:
             self.event("error", fields)
         except DestinationError:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 from ..errors import Aborted
@@ -102,14 +103,15 @@ class JsonProgress:
 
     def __call__(self, progress: Progress) -> None:
         """Tell of ``progress``, unless it is too soon."""
+        if progress.outcome:
+            return  # another event tells of it
         now_s = self._clock()
         if progress.stage == self._stage and now_s < self._next_s:
             return
         self._stage = progress.stage
         self._next_s = now_s + JSON_INTERVAL_S
-        fields = {name: getattr(progress, name) for name in Progress.__slots__}
         try:
-            os.write(sys.stdout.fileno(), json_line("progress", fields).encode())
+            os.write(sys.stdout.fileno(), json_line("progress", asdict(progress)).encode())
         except (OSError, ValueError, AttributeError):
             pass  # a full disk under the report, or no standard output: the result's event will say it
 

@@ -72,6 +72,7 @@ class SignalRelay:
             aborted = Aborted(f"{_interrupted(self._cancelled_by)}: {error}", signum=self._cancelled_by)
             for note in getattr(error, "__notes__", ()):
                 aborted.add_note(note)
+            aborted.progress = error.progress
             raise aborted from error
 
     def forward_to(self, send: Callable[[int], None]) -> None:

@@ -19,9 +19,10 @@ from ..format.pages import FirstRecords
 from ..options import CompressOptions
 from ..pipeline.compress import Compression
 from ..types import ProgressCallback, Source
+from .course import COMMIT, Course
 from .flow import run, save_progress
 from .image_writer import ImageWriter
-from .reports import STREAM, SaveReport, StageClock
+from .reports import STREAM, SaveReport
 
 
 class Inflow:
@@ -53,13 +54,13 @@ class Inflow:
         pipeline = self.pipeline
         return self._image.index(pipeline.frames, bytes(pipeline.leaves), self.scanner.map(), self._first_records)
 
-    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+    def run(self, course: Course, cancel: Cancellation) -> None:
         """Until the source's end, everything written."""
         run(
             self.pipeline,
             lambda elapsed_s: save_progress(self.pipeline, self.scanner, elapsed_s),
-            progress=progress,
-            cancel=cancel,
+            course,
+            cancel,
         )
 
     def check_end(self) -> None:
@@ -70,9 +71,7 @@ class Inflow:
                 f"the migration stream of {stream.size} bytes is not all of one: {stream.problem}; nothing was saved"
             )
 
-    def report(
-        self, clock: StageClock, *, was_running: bool, then: str, stopped_s: float, warnings: tuple[str, ...]
-    ) -> SaveReport:
+    def report(self, course: Course, *, was_running: bool, then: str, warnings: tuple[str, ...]) -> SaveReport:
         """Of a save that succeeded."""
         stats, file = self.pipeline.stats, self._image.file
         return SaveReport(
@@ -86,9 +85,9 @@ class Inflow:
             frame_count=stats.frame_count,
             was_running=was_running,
             then=then,
-            total_s=clock.total_s,
-            stopped_s=stopped_s,
-            stage_s=clock.stage_s,
+            total_s=course.total_s,
+            stopped_s=course.stopped_s,
+            stage_s=course.stage_s,
             cpu_s=stats.cpu_s,
             stream=self.scanner.map(),
             oldest_libvirt=self._image.oldest_libvirt,
@@ -122,20 +121,20 @@ def save_stream(
     """
     options = options or CompressOptions()
     cancel = cancel or Cancellation()
-    clock = StageClock()
     try:
         source = DescriptorSource(fd)
     except OSError as error:
         raise SourceError(f"descriptor {fd} cannot be read: {error}") from error
     with (
         closing(source),
+        Course("save", destination, ("prepare", STREAM, COMMIT), progress) as course,
         cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s; allow more time"),
         ImageWriter(destination, options.codec, metadata, was_running=was_running) as image,
     ):
         inflow = Inflow(source, image, options)
-        clock.end("prepare")
+        course.end("prepare")
         try:
-            inflow.run(progress, cancel)
+            inflow.run(course, cancel)
             inflow.check_end()
             if confirm is not None:
                 confirm(inflow.scanner.map())
@@ -145,7 +144,7 @@ def save_stream(
             raise
         finally:
             inflow.pipeline.join()
-        clock.end(STREAM)
+        course.end(STREAM)
         image.commit()
-        clock.end("commit")
-        return inflow.report(clock, was_running=was_running, then="", stopped_s=0.0, warnings=())
+        course.end(COMMIT)
+        return inflow.report(course, was_running=was_running, then="", warnings=())

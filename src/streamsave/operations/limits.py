@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import perf_counter
 from typing import Final
 
 from ..cancel import Cancellation
 from ..errors import TimeLimitError
-from ..types import Progress, ProgressCallback
+from ..types import Progress
 from ..units import GiB, format_size
+from .reports import STREAM
 
 FASTEST: Final = 64 * GiB
 """Bytes of guest memory in a second, faster than QEMU sends even zeros. Measured with 7.2: 24 GiB/s, 8 GiB never touched."""
@@ -26,7 +26,6 @@ class StoppedLimit:
     def __init__(self, limit_s: float | None, memory_size: int) -> None:
         self._limit_s = limit_s
         self._memory_size = memory_size
-        self._began = 0.0
 
     def check(self) -> None:
         """Before anything is touched: raise TimeLimitError if so much memory cannot pass in time, whatever is in it."""
@@ -36,22 +35,14 @@ class StoppedLimit:
     @contextmanager
     def counting(self, cancel: Cancellation) -> Iterator[None]:
         """The guest stands still inside: ends the operation once the limit is over."""
-        self._began = perf_counter()
         with cancel.limited(self._limit_s, _too_long(self._limit_s or 0, "it runs on")):
             yield
 
-    def watching(self, progress: ProgressCallback | None) -> ProgressCallback | None:
-        """``progress``, and TimeLimitError from it as soon as the limit cannot be kept any more."""
-        limit_s = self._limit_s
-        if limit_s is None:
-            return progress
-
-        def look(seen: Progress) -> None:
-            self._check(int((1 - seen.fraction) * self._memory_size), self._began + limit_s - perf_counter(), limit_s)
-            if progress is not None:
-                progress(seen)
-
-        return look
+    def look(self, progress: Progress) -> None:
+        """Raise TimeLimitError as soon as the limit cannot be kept any more."""
+        if self._limit_s is not None and progress.stage == STREAM and not progress.outcome:
+            left_s = self._limit_s - progress.stopped_s
+            self._check(int((1 - progress.fraction) * self._memory_size), left_s, self._limit_s)
 
     def _check(self, memory_left: int, left_s: float, limit_s: float) -> None:
         if memory_left / FASTEST > left_s:

@@ -17,9 +17,10 @@ from ..options import RestoreOptions
 from ..pipeline.decompress import Decompression
 from ..qemu.process import QemuProcess
 from ..types import ProgressCallback, Sink
+from .course import Course
 from .flow import restore_progress, run
 from .image import OpenImage
-from .reports import STREAM, RestoreReport, StageClock
+from .reports import STREAM, RestoreReport
 
 
 class Outflow:
@@ -42,14 +43,14 @@ class Outflow:
             index=image.info.index,
         )
 
-    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+    def run(self, course: Course, cancel: Cancellation) -> None:
         """Until the payload's end, everything written. No thread is left, and after an error the sink is aborted."""
         try:
             run(
                 self.pipeline,
                 lambda elapsed_s: restore_progress(self.pipeline, self._image.info.payload_size, elapsed_s),
-                progress=progress,
-                cancel=cancel,
+                course,
+                cancel,
             )
         except BaseException as error:
             self.pipeline.fail(error)
@@ -77,7 +78,7 @@ class Outflow:
                 raise reason from error
 
     def report(
-        self, clock: StageClock, *, running: bool, process: QemuProcess | None, warnings: tuple[str, ...]
+        self, course: Course, *, running: bool, process: QemuProcess | None, warnings: tuple[str, ...]
     ) -> RestoreReport:
         """Of a restore that succeeded."""
         stats, info, stream = self.pipeline.stats, self._image.info, self.scanner.map()
@@ -92,8 +93,8 @@ class Outflow:
             image_size=info.file_size,
             stream_size=stats.bytes_out,
             running=running,
-            total_s=clock.total_s,
-            stage_s=clock.stage_s,
+            total_s=course.total_s,
+            stage_s=course.stage_s,
             cpu_s=stats.cpu_s,
             stream=stream,
             warnings=warnings,
@@ -121,8 +122,8 @@ def restore_stream(
     """
     options = RestoreOptions(threads=threads, timeout_s=timeout_s)
     cancel = cancel or Cancellation()
-    clock = StageClock()
     with (
+        Course("restore", image, ("prepare", STREAM), progress) as course,
         cancel.limited(timeout_s, f"not restored within {timeout_s or 0:g} s; allow more time"),
         OpenImage(image) as opened,
     ):
@@ -133,8 +134,8 @@ def restore_stream(
             raise DestinationError(f"descriptor {fd} cannot be written: {error}") from error
         with closing(sink):
             outflow = Outflow(opened, codec, sink, options.thread_count)
-            clock.end("prepare")
-            outflow.run(progress, cancel)
+            course.end("prepare")
+            outflow.run(course, cancel)
             outflow.check_end()
-        clock.end(STREAM)
-        return outflow.report(clock, running=False, process=None, warnings=())
+        course.end(STREAM)
+        return outflow.report(course, running=False, process=None, warnings=())

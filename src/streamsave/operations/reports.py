@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from ..format.migration import StreamMap
@@ -88,24 +87,3 @@ STREAM = "stream"
 def _rate(size: int, stage_s: dict[str, float]) -> float:
     seconds = stage_s.get(STREAM, 0.0)
     return size / MiB / seconds if seconds else 0.0
-
-
-@dataclass(slots=True)
-class StageClock:
-    """Measures stages that follow one another."""
-
-    stage_s: dict[str, float] = field(default_factory=dict)
-    began: float = field(default_factory=perf_counter)
-    _last: float = field(default_factory=perf_counter)
-
-    def end(self, stage: str) -> float:
-        """``stage`` ends now; returns the time."""
-        now = perf_counter()
-        self.stage_s[stage] = now - self._last
-        self._last = now
-        return now
-
-    @property
-    def total_s(self) -> float:
-        """Seconds since the clock was made."""
-        return perf_counter() - self.began

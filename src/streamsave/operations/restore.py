@@ -20,10 +20,13 @@ from ..qemu.migration import MigrationSettings, start_incoming, wait_incoming
 from ..qemu.monitor import Monitor
 from ..qemu.process import QemuProcess
 from ..types import ProgressCallback
+from .course import Course
 from .image import OpenImage
 from .outflow import Outflow
-from .reports import STREAM, RestoreReport, StageClock
+from .reports import STREAM, RestoreReport
 
+HAND_OVER = "hand-over"
+"""The last stage: the guest runs, or not, and QEMU's settings are as they were."""
 OUTCOME_TIMEOUT_S = 60.0
 """How long after the last byte of the stream QEMU may take to say that it loaded it."""
 PUT_BACK_S = 3.0
@@ -57,19 +60,19 @@ def restore(
         raise UsageError("restore needs either a monitor or a command line of QEMU, and not both")
     options = options or RestoreOptions()
     cancel = cancel or Cancellation()
-    clock = StageClock()
     with (
+        Course("restore", image, ("prepare", STREAM, HAND_OVER), progress) as course,
         cancel.limited(options.timeout_s, f"not restored within {options.timeout_s or 0:g} s; allow more time"),
         OpenImage(image) as opened,
     ):
         codec = opened.codec()
         if monitor is not None:
             with Monitor(monitor, cancel=cancel) as qmp:
-                return _GuestRestore(opened, codec, options, clock, None).run(qmp, progress, cancel)
+                return _GuestRestore(opened, codec, options, course, None).run(qmp, cancel)
         process = QemuProcess(command or (), cancel=cancel)
         try:
             with process.open_monitor() as qmp:
-                return _GuestRestore(opened, codec, options, clock, process).run(qmp, progress, cancel)
+                return _GuestRestore(opened, codec, options, course, process).run(qmp, cancel)
         except BaseException:
             process.terminate()
             raise
@@ -79,22 +82,22 @@ class _GuestRestore:
     """A restore from the first change to the incoming QEMU to the last."""
 
     def __init__(
-        self, image: OpenImage, codec: Codec, options: RestoreOptions, clock: StageClock, process: QemuProcess | None
+        self, image: OpenImage, codec: Codec, options: RestoreOptions, course: Course, process: QemuProcess | None
     ) -> None:
         self._image = image
         self._codec = codec
         self._options = options
-        self._clock = clock
+        self._course = course
         self._process = process
 
-    def run(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> RestoreReport:
+    def run(self, qmp: Monitor, cancel: Cancellation) -> RestoreReport:
         """All of it."""
         with cancel.waking(qmp.interrupt):
             cancel.check()
             settings = MigrationSettings(qmp)
             try:
                 settings.neutralise()
-                outflow = self._stream(qmp, progress, cancel)
+                outflow = self._stream(qmp, cancel)
                 running = self._wants_running()
                 with qmp.uninterrupted():  # QEMU holds the guest now: nothing may throw it away any more
                     if running:
@@ -104,22 +107,22 @@ class _GuestRestore:
                     _put_back(qmp, settings)
                 raise
             warnings = _put_back_or_warn(qmp, settings)
-            self._clock.end("resume" if running else "pause")
-        return outflow.report(self._clock, running=running, process=self._process, warnings=warnings)
+            self._course.end(HAND_OVER)
+        return outflow.report(self._course, running=running, process=self._process, warnings=warnings)
 
-    def _stream(self, qmp: Monitor, progress: ProgressCallback | None, cancel: Cancellation) -> Outflow:
+    def _stream(self, qmp: Monitor, cancel: Cancellation) -> Outflow:
         """The whole stream into QEMU; returns only if QEMU says that it loaded it."""
         with closing(SocketSink(start_incoming(qmp, self._options.transport))) as sink:
             outflow = Outflow(self._image, self._codec, sink, self._options.thread_count)
-            self._clock.end("prepare")
+            self._course.end("prepare")
             try:
-                outflow.run(progress, cancel)
+                outflow.run(self._course, cancel)
                 sink.close()  # for QEMU: the end of the stream
                 wait_incoming(qmp, OUTCOME_TIMEOUT_S)
                 cancel.check()
             except (MonitorError, IncomingError, DestinationError) as error:
                 self._explain(outflow, error)
-        self._clock.end(STREAM)
+        self._course.end(STREAM)
         return outflow
 
     def _wants_running(self) -> bool:

@@ -38,10 +38,11 @@ from ..qemu.recovery import Commander, carry_out, free_guest
 from ..types import ProgressCallback
 from ..units import KiB, format_size
 from .commit import Commit
+from .course import COMMIT, Course
 from .image_writer import ImageWriter
 from .inflow import Inflow
 from .limits import StoppedLimit
-from .reports import STREAM, SaveReport, StageClock
+from .reports import STREAM, SaveReport
 
 OUTCOME_TIMEOUT_S = 30.0
 """How long after the end of the stream QEMU may take to say how the migration ended."""
@@ -76,8 +77,8 @@ def save(
     """
     options = options or SaveOptions()
     cancel = cancel or Cancellation()
-    clock = StageClock()
     with (
+        Course("save", destination, ("prepare", STREAM, COMMIT, options.then), progress) as course,
         cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s: {GIVEN_UP}"),
         Monitor(monitor, cancel=cancel) as qmp,
         cancel.waking(qmp.interrupt),
@@ -88,10 +89,11 @@ def save(
         metadata = Metadata(encode_description(description))
         limit = StoppedLimit(options.max_stopped_s if guest.was_running else None, description.memory_size)
         limit.check()
+        course.watch(limit.look)
         with ImageWriter(destination, options.codec, metadata, was_running=guest.was_running) as image:
             _check_space(image, description.memory_size)
             address = None if isinstance(monitor, socket.socket) else monitor
-            return _GuestSave(qmp, address, guest, image, options, limit, clock).run(progress, cancel)
+            return _GuestSave(qmp, address, guest, image, options, limit, course).run(cancel)
 
 
 class _GuestSave:
@@ -105,7 +107,7 @@ class _GuestSave:
         image: ImageWriter,
         options: SaveOptions,
         limit: StoppedLimit,
-        clock: StageClock,
+        course: Course,
     ) -> None:
         self._qmp = qmp
         self._address = address
@@ -113,7 +115,7 @@ class _GuestSave:
         self._image = image
         self._options = options
         self._limit = limit
-        self._clock = clock
+        self._course = course
         self._commit = Commit(image.file, image.commit)
         self._settings = MigrationSettings(qmp)
         self._guardian: Guardian | None = None
@@ -122,16 +124,15 @@ class _GuestSave:
         """We stopped the guest, or are about to: it is ours to start again."""
         self._migrating = False
         """The same for the migration."""
-        self._stopped_at = 0.0
         self._warnings: list[str] = []
 
-    def run(self, progress: ProgressCallback | None, cancel: Cancellation) -> SaveReport:
+    def run(self, cancel: Cancellation) -> SaveReport:
         """All of it."""
         try:
             self._prepare(cancel)
             with self._limit.counting(cancel):
                 self._stop()
-                self._stream(self._limit.watching(progress), cancel)
+                self._stream(cancel)
                 self._commit.run(cancel)
         except BaseException as error:
             if not self._image.file.committed:
@@ -141,12 +142,13 @@ class _GuestSave:
             raise
         finally:
             self._commit.join()
-        committed_at = self._clock.end("commit")
+        if self._options.then != "resume":
+            self._course.guest_is_free()
+        self._course.end(COMMIT)
         self._let_go()
-        let_go_at = self._clock.end(self._options.then)
-        ran_again = self._guest.was_running and self._options.then == "resume"
-        stopped_s = (let_go_at if ran_again else committed_at) - self._stopped_at
-        return self._report(stopped_s if self._guest.was_running else 0.0)
+        self._course.guest_is_free()
+        self._course.end(self._options.then)
+        return self._report()
 
     def _prepare(self, cancel: Cancellation) -> None:
         """Bring QEMU into the state in which its stream is what we want, watched by the guardian."""
@@ -162,14 +164,16 @@ class _GuestSave:
             undo=self._settings.undo_commands(),
         )
         self._guardian = Guardian(self._qmp.fileno(), plan, cancel=cancel)
+        self._course.say(f"watched by guardian {self._guardian.pid}", guardian_pid=self._guardian.pid)
         self._settings.neutralise()
         cancel.check()
 
     def _stop(self) -> None:
         """Stop a guest that runs."""
-        self._stopped_at = self._clock.end("prepare")
+        self._course.end("prepare")
         if self._guest.was_running:
             self._stopped = True
+            self._course.guest_stops()
             self._qmp.execute("stop")
         state = self._qmp.execute("query-status")["status"]
         if state != ("paused" if self._guest.was_running else self._guest.run_state):
@@ -179,12 +183,12 @@ class _GuestSave:
                 status=state,
             )
 
-    def _stream(self, progress: ProgressCallback | None, cancel: Cancellation) -> None:
+    def _stream(self, cancel: Cancellation) -> None:
         """The whole stream into the image; returns only if QEMU says that it was the whole stream."""
         source = SocketSource(self._migrate())
         try:
             self._inflow = Inflow(source, self._image, self._options)
-            self._inflow.run(progress, cancel)
+            self._inflow.run(self._course, cancel)
             wait_outgoing(self._qmp, OUTCOME_TIMEOUT_S)
         except SourceError as error:
             self._explain(error)
@@ -196,7 +200,7 @@ class _GuestSave:
         self._inflow.check_end()
         source.close()
         cancel.check()
-        self._clock.end(STREAM)
+        self._course.end(STREAM)
 
     def _migrate(self) -> socket.socket:
         self._migrating = True
@@ -230,6 +234,7 @@ class _GuestSave:
 
     def _free(self, qmp: Commander, error: BaseException) -> None:
         free_guest(qmp, was_running=self._stopped, migrating=self._migrating, undo=self._settings.undo_commands())
+        self._course.guest_is_free()
         state = qmp.execute("query-status")["status"]
         if self._migrating and state in ("finish-migrate", "postmigrate"):  # it was paused, so we may not cont
             error.add_note(f"the guest is paused as before, but {POSTMIGRATE}")
@@ -275,6 +280,7 @@ class _GuestSave:
             raise  # QEMU's answer, and the guardian would get the same
         except BaseException:
             if self._guardian:
+                self._course.say("left to the guardian", guardian_pid=self._guardian.pid)
                 self._qmp.close()
                 self._guardian.hand_over()
             raise
@@ -283,17 +289,16 @@ class _GuestSave:
         if self._guardian:
             self._guardian.disarm()
 
-    def _report(self, stopped_s: float) -> SaveReport:
+    def _report(self) -> SaveReport:
         assert self._inflow is not None, "run() got here only through _stream()"
         if self._options.then == "resume" and self._guest.was_running:
             self._warnings.append("the guest runs on: the image fits its disks only as they were at the save")
         elif self._options.then != "quit":
             self._warnings.append(f"the guest is left {POSTMIGRATE}")
         return self._inflow.report(
-            self._clock,
+            self._course,
             was_running=self._guest.was_running,
             then=self._options.then,
-            stopped_s=stopped_s,
             warnings=tuple(self._warnings),
         )
 

@@ -11,6 +11,7 @@ asyncio costs 70 to 100 ms to import, so it is imported when the first monitor i
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 import time
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 Event: TypeAlias = Mapping[str, Any]
 """A QMP event: ``event``, ``timestamp`` and, for most, ``data``."""
 
+_logger = logging.getLogger("streamsave.qmp")
 KEPT_EVENTS = 256
 """Events kept for ``wait_event``; older ones that nobody waited for are dropped."""
 LEAST_NEGOTIATION_S = 1.0
@@ -121,7 +123,15 @@ class Monitor:
         """
         given = dict(arguments) if arguments else None
         json.dumps(given)  # a TypeError belongs to the caller: in the loop it would end the connection
-        return self._wait(command, lambda: self._execute(command, given), timeout_s)
+        began = time.monotonic()
+        answered = False
+        try:
+            answer = self._wait(command, lambda: self._execute(command, given), timeout_s)
+            answered = True
+        finally:
+            fields = {"monitor": self.address, "command": command, "answered": answered}
+            _logger.debug("%s: %s", self.address, command, extra=fields | {"seconds": time.monotonic() - began})
+        return answer
 
     def send_fd(self, fd: int, name: str) -> None:
         """Give QEMU a copy of the descriptor ``fd``, under ``name`` (QMP's ``getfd``). ``fd`` stays the caller's.
