@@ -62,6 +62,7 @@ class Run:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="backslashreplace",  # what a damaged stream makes QEMU say
             process_group=0,
             env={**os.environ, **self.env, MARK: self.mark},
             cwd=self.cwd,

@@ -490,9 +490,16 @@ def test_cut_payload(name: str, share: float, saved: dict[str, Path], image: Pat
     refuse_restore(cut(saved[name], image, size), 13)
 
 
+def stream_end(raw: Path) -> int:
+    """Where the stream ends in a raw image; its index follows."""
+    info = read_info(raw)
+    assert info.index is not None
+    return info.payload_offset + info.index.frames.stream_size
+
+
 def test_a_cut_that_takes_nothing_of_the_guest(saved: dict[str, Path], image: Path) -> None:
     """The stream's last bytes describe what came before, and QEMU ignores them: the guest is back, with a warning."""
-    run = Run(["restore", cut(saved["raw"], image, saved["raw"].stat().st_size - 1), "--json", "--", *command_of()])
+    run = Run(["restore", cut(saved["raw"], image, stream_end(saved["raw"]) - 1), "--json", "--", *command_of()])
     restored = until_restored(run)
     run.process.terminate()
     result = run.finish()
@@ -512,7 +519,7 @@ FOREIGN: Final[dict[str, Callable[[bytes], bytes]]] = {
 @pytest.fixture(scope="module")
 def foreign(saved: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Images whose payload has no frames of ours."""
-    stream = saved["raw"].read_bytes()[read_info(saved["raw"]).payload_offset :]
+    stream = saved["raw"].read_bytes()[read_info(saved["raw"]).payload_offset : stream_end(saved["raw"])]
     folder = tmp_path_factory.mktemp("foreign")
     for name, compress in FOREIGN.items():
         head = saved[name].read_bytes()[: read_info(saved[name]).payload_offset]
@@ -570,8 +577,8 @@ def test_flipped_bits_in_foreign_payload(name: str, foreign: dict[str, Path], im
     if result.status == 37:  # the checksum comes last: what the damage decodes to may bring QEMU down before
         assert "it says: qemu-system-x86_64: " in last_error(result)
     else:
-        assert result.status == 14, result.err
-        assert f"{path}: the {name} payload is damaged near offset " in last_error(result)
+        how = {13: "ends too early", 14: "is damaged"}[result.status]  # a flip in a size may make the payload seem too short
+        assert f"{path}: the {name} payload {how} near offset " in last_error(result)
 
 
 # QEMUs that the stream is not for

@@ -38,11 +38,14 @@ def checkout() -> Iterator[Path]:
         yield home
 
 
+TOOLS = "binutils busybox-static bzip2 gzip lz4 lzop zstd lbzip2 pbzip2 pigz e2fsprogs"
+
+
 @pytest.mark.parametrize(
     ("goal", "packages"),
     [
         ("demo", "python3-dev libc6-dev qemu-system-x86"),
-        ("test", "python3-dev libc6-dev qemu-system-x86 make binutils busybox-static bzip2 gzip zstd lbzip2 pigz e2fsprogs"),
+        ("test", "python3-dev libc6-dev qemu-system-x86 make " + TOOLS),
     ],
 )
 def test_not_root(goal: str, packages: str, checkout: Path) -> None:

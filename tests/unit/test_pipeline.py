@@ -195,7 +195,7 @@ def test_damage_names_frame_and_offset() -> None:
 @pytest.mark.parametrize("cut", [1, 3, 4, 100])
 def test_a_payload_that_ends_inside_a_frame_is_truncated(cut: int) -> None:
     payload = payload_of(DATA)
-    with pytest.raises(TruncatedImageError, match=r"image: the file ends inside frame \d+, which starts at offset \d+"):
+    with pytest.raises(TruncatedImageError, match=r"ends too early in frame \d+ at offset \d+: the file ends inside it"):
         decompress(payload[:-cut], 2, DiscardSink())
 
 

@@ -12,7 +12,7 @@ Every codec obeys ``tests/contract/test_codec.py``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, Protocol
 
 from ..errors import UsageError
@@ -38,7 +38,8 @@ class Decoder(Protocol):
         """The chunk of ``frame``, complete and checked, in new memory or as a view of ``frame`` or of ``room``.
 
         Raises:
-            DecodeError: the frame is damaged, cut, followed by other bytes, or larger than ``room``.
+            OversizedError: the chunk is, or may be, larger than ``room``.
+            DecodeError: the frame is damaged, cut or followed by other bytes.
 
         """
 
@@ -49,6 +50,10 @@ class DecodeError(ValueError):
 
 class TruncatedError(DecodeError):
     """The compressed bytes end before the compressed stream does."""
+
+
+class OversizedError(DecodeError):
+    """A frame decodes to more than there is room for."""
 
 
 class NotFramed(Exception):
@@ -82,8 +87,53 @@ class StreamReader(Protocol):
         """
 
 
+class Reframer(Protocol):
+    """Makes frames of a payload that another program wrote, as far as that goes without decoding it.
+
+    Where that program left no sizes, frames are a guess. Two threads share one: the reader asks for frames, which workers
+    decode in any order, and the writer settles them in order, which is where a wrong guess shows and is put right.
+    """
+
+    frame_bound: int
+    """The largest frame, in bytes."""
+    chunk_bound: int
+    """The room that a frame is decoded into, in bytes."""
+
+    @property
+    def rest(self) -> bytes:
+        """What was read and is in no frame, once ``NotFramed`` was raised."""
+
+    def next_frame(self, room: memoryview) -> int:
+        """Write the next frame, which the codec's ``Decoder`` takes, to ``room``; its size, 0 at the end of the payload.
+
+        Raises:
+            NotFramed: what follows, beginning with ``rest``, is for a ``StreamReader``.
+            DecodeError: damaged.
+
+        """
+
+    def settle(self, frame: memoryview, chunk: Buffer | DecodeError) -> Iterable[Buffer]:
+        """The next bytes of the stream, given the next frame and what became of it; may be lazy, may be nothing.
+
+        What it gives is borrowed until the next is asked for.
+
+        Raises:
+            DecodeError: damaged.
+
+        """
+
+    def finish(self) -> Iterable[Buffer]:
+        """The last bytes of the stream, if any are left when all frames are settled.
+
+        Raises:
+            TruncatedError: the payload ended too early.
+            DecodeError: damaged.
+
+        """
+
+
 ReadBytes = Callable[[int], Buffer]
-"""``read(n)``: up to ``n`` compressed bytes, empty only at the end of the payload."""
+"""``read(n)``: up to ``n`` compressed bytes, empty only at the end of the payload; borrowed until the next call."""
 
 
 class Codec(ABC):
@@ -142,6 +192,10 @@ class Codec(ABC):
         if view[: len(self.prologue)] != self.prologue:
             raise NotFramed
         return len(self.prologue)
+
+    def reframer(self, read: ReadBytes) -> Reframer | None:  # noqa: ARG002
+        """A new reframer over what ``read`` gives, as for ``stream_reader``; None: there is nothing that it could do."""
+        return None
 
     @abstractmethod
     def bound(self, size: int) -> int:

@@ -9,20 +9,15 @@ The compressor is our own (``native/bzip2_encode.c``): it sorts in linear time, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from operator import eq
 from typing import Final
 
 from ..types import Buffer
 from ..units import KiB
-from .base import Codec, DecodeError, NotFramed, ReadBytes, TruncatedError
-from .members import MemberReader
+from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError
+from .bzip2_blocks import END_MAGIC, MAGIC, START, START_SIZE, BlockReframer
+from .framed import FrameReader
 
-_BLOCK_MAGIC: Final = bytes.fromhex("314159265359")
-_END_MAGIC: Final = bytes.fromhex("177245385090")
-_START: Final = re.compile(rb"BZh[1-9](?:%b|%b)" % (re.escape(_BLOCK_MAGIC), re.escape(_END_MAGIC)))
-_START_SIZE: Final = 10
 _SMALLEST: Final = 14
 """A stream of nothing: ``BZh``, level, the end's magic, a checksum of 4 bytes."""
 
@@ -33,7 +28,7 @@ class Bzip2(Codec):
     name = "bzip2"
     number = 2
     summary = "small and slow, for every libvirt; zstd at a high level is as small and restores far faster"
-    magic = b"BZh"
+    magic = MAGIC
     levels = range(1, 10)
     default_level = 9
     tool_level = 9
@@ -49,8 +44,11 @@ class Bzip2(Codec):
     def splitter(self) -> Bzip2Splitter:
         return Bzip2Splitter(self.chunk_size, self.bound(self.chunk_size))
 
-    def stream_reader(self, read: ReadBytes) -> Bzip2Reader:
-        return Bzip2Reader(read)
+    def stream_reader(self, read: ReadBytes) -> FrameReader:
+        return FrameReader(self.reframer(read), self.decoder())
+
+    def reframer(self, read: ReadBytes) -> BlockReframer:
+        return BlockReframer(read)
 
     def bound(self, size: int) -> int:
         """1 % and 600 bytes more (libbz2's manual, section 3.5.1).
@@ -89,7 +87,7 @@ class Bzip2Decoder:
         except OSError as error:
             raise DecodeError("the bzip2 stream is damaged: its data or a checksum is wrong") from error
         if len(chunk) > len(room):
-            raise DecodeError(f"a chunk of more than the {len(room)} bytes that are expected")
+            raise OversizedError(f"a chunk of more than the {len(room)} bytes that are expected")
         if not decompressor.eof:
             raise TruncatedError(f"the bzip2 stream does not end within its {len(frame)} bytes")
         if decompressor.unused_data:
@@ -115,7 +113,7 @@ class Bzip2Splitter:
             if final:
                 raise NotFramed
             return 0
-        if not _START.match(view):
+        if not START.match(view):
             raise NotFramed
         size = self._find_end(view, final=final)
         if not size:
@@ -131,11 +129,11 @@ class Bzip2Splitter:
     def _find_end(self, view: memoryview, *, final: bool) -> int:
         """Where the stream ends at the start of another or at the end of the payload; 0: not seen."""
         position = max(self._searched, _SMALLEST)
-        while start := _START.search(view, position):
+        while start := START.search(view, position):
             if _ends_a_stream(view[: start.start()]):
                 return start.start()
             position = start.start() + 1
-        self._searched = max(position, len(view) - _START_SIZE + 1)
+        self._searched = max(position, len(view) - START_SIZE + 1)
         # Other bytes behind the last stream are the sequential reader's to ignore.
         return len(view) if final and _ends_a_stream(view) else 0
 
@@ -149,41 +147,10 @@ class Bzip2Splitter:
             raise NotFramed
 
 
-class Bzip2Reader(MemberReader):
-    """Any bzip2 payload. What follows the last stream and is none is ignored, as ``bzip2 -dc`` does (with a warning).
-
-    Unlike ``bzip2``, not if it almost is one: then a few flipped bits would lose everything that follows.
-    """
-
-    def __init__(self, read: ReadBytes) -> None:
-        from bz2 import BZ2Decompressor
-
-        super().__init__(read, BZ2Decompressor, (OSError,))
-
-    def _next_starts(self) -> bool:
-        head = self._peek(4)[:4]
-        if head[:3] == Bzip2.magic[: len(head)]:
-            if b"1" <= head[3:] <= b"9":
-                return True
-            if len(head) < 4 and (head or not self._started):
-                raise TruncatedError("the payload ends before a bzip2 stream does")
-        if not self._started:
-            raise DecodeError(f"a bzip2 stream starts with BZh1 to BZh9, not with {head.hex(' ')}")
-        if _resembles_a_start(self._peek(_START_SIZE)[:_START_SIZE]):
-            raise DecodeError("the start of a bzip2 stream is damaged")
-        return False
-
-
-def _resembles_a_start(head: bytes) -> bool:
-    """Whether half of ``head`` or more is as it would be at the start of a stream."""
-    starts = (b"BZh9" + _BLOCK_MAGIC, b"BZh9" + _END_MAGIC)
-    return any(sum(map(eq, head, start)) >= _START_SIZE // 2 for start in starts)
-
-
 def _ends_a_stream(view: memoryview) -> bool:
     """Whether ``view`` ends with the end's magic, a checksum of 32 bits, and up to 7 bits to fill the last byte."""
     tail = int.from_bytes(view[-11:], "big")
-    magic = int.from_bytes(_END_MAGIC, "big")
+    magic = int.from_bytes(END_MAGIC, "big")
     return any(tail >> fill + 32 & (1 << 48) - 1 == magic for fill in range(8))
 
 

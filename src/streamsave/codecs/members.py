@@ -1,6 +1,6 @@
-"""Sequential decoding of a payload that is members back to back, each with its own start and end: gzip, bzip2.
+"""Sequential decoding of a payload that is members back to back, each with its own start and end, as gzip's.
 
-The decoders of single members are the libraries' (``BZ2Decompressor`` and those that copy its interface). What may stand
+The decoders of single members are the libraries' (those that have the interface of ``bz2.BZ2Decompressor``). What may stand
 between and behind members differs from tool to tool: that is the one question a subclass answers.
 """
 

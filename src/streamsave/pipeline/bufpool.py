@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from ..types import Buffer
 
@@ -28,8 +28,8 @@ class Slot:
         """The chunk's or frame's place in the stream, from 0."""
         self.offset = 0
         """Where the input began, in bytes from the start of the input."""
-        self.parts: Sequence[Buffer] | None = None
-        """The output, once it is there."""
+        self.parts: Iterable[Buffer] | None = None
+        """The output, once it is there; perhaps made when the writer asks for it."""
         self.leaves = b""
         """The leaves of the chunk (``format.digest``), where somebody wants them."""
 
@@ -39,8 +39,14 @@ class BufferPool:
 
     def __init__(self, count: int, size: int) -> None:
         self.count = count
+        self.free: deque[Slot] = deque()
+        self.resize(size)
+
+    def resize(self, size: int) -> None:
+        """Slots of ``size`` bytes from now on; all are free."""
         self.slot_size = size
-        self.free = deque(Slot(size) for _ in range(count))
+        self.free.clear()
+        self.free.extend(Slot(size) for _ in range(self.count))
 
 
 def slot_count(threads: int) -> int:

@@ -1,23 +1,25 @@
 """Payload to stream: reader (frames) --> decoders (chunks) --> writer (in order).
 
-The reader finds the frames without decoding them. Where it cannot (an image that another program wrote in one piece), it
-becomes the sequential decoder itself and fills the slots with decoded bytes; order, bounds and endings stay the same.
+The reader finds the frames without decoding them. Of what another program wrote the codec's reframer makes frames for the
+same decoders, and has a say in the writer too. Where that does not go either, the reader becomes the sequential decoder
+itself and fills the slots with decoded bytes. Order, bounds and endings stay the same.
 Where the image has an index, that is the word on where the frames are and what is in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from io import BytesIO
 from pathlib import Path
-from time import perf_counter
 
-from ..codecs.base import Codec, DecodeError, NotFramed, TruncatedError
+from ..codecs.base import Codec, DecodeError, NotFramed, OversizedError, Reframer, TruncatedError
 from ..errors import CorruptImageError, ImageError, TruncatedImageError
 from ..format.digest import leaves_of
 from ..format.frames import FrameTable
 from ..format.index import Index
 from ..types import Buffer, Sink, Source
 from .bufpool import BufferPool, Slot, slot_count
+from .payload import Payload
 from .stages import Pipeline
 
 
@@ -48,161 +50,191 @@ class Decompression(Pipeline):
         self._observe = observe
         self._path = path
         self._payload_offset = payload_offset
-        self._splitter = codec.splitter()
-        self._ahead = b""
-        """What was read beyond the last frame."""
-        self._source_ended = False
+        self._payload = Payload(source, self.stats)
         self._index = index
+        self._splitter = codec.splitter()
+        self._reframer: Reframer | None = None
+        """Makes and settles the frames, since they are not ours."""
+        self._oversized = False
+        """A frame was larger than a chunk of ours."""
+        self._foreign = False
+        """Frames are no longer ours, or there are none."""
+
+    # -- the reader ---------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         try:
-            if self._index:
-                self._read_indexed(self._index.frames)
-            else:
-                self._read_frames()
+            self._read_with(self._indexed(self._index.frames) if self._index else self._split())
         except NotFramed:
-            self.stats.parallel = False
-            self._read_sequentially()
+            self._read_foreign()
         self._end_input()
 
-    def _read_indexed(self, frames: FrameTable) -> None:
-        """Straight into the slots, a frame at a time. What stands before, between and behind the frames is the codec's."""
-        stats, offset = self.stats, frames.payload_start
-        self._fill(memoryview(bytearray(offset)))
-        for size in frames.sizes:
-            slot = self._take_free()
-            slot.number, slot.offset, slot.size = stats.frame_count, offset, size
-            if size > self._frame_room:
-                raise self._damaged(DecodeError(f"{size} bytes are too many for a frame"), self._where(slot))
-            if self._fill(slot.view[:size]) < size:
-                raise self._truncated(slot)
-            offset += size
-            stats.frame_count += 1
-            self._publish(slot)
-
-    def _read_frames(self) -> None:
-        stats, offset = self.stats, self._skip_prologue()
+    def _read_with(self, next_frame: Callable[[memoryview], int]) -> None:
+        """Publish frame after frame. ``next_frame`` writes one to where it is told and returns its size, 0 at the end."""
         while True:
             slot = self._take_free()
-            slot.number, slot.offset = stats.frame_count, offset
-            slot.size = self._read_frame(slot)
+            slot.number, slot.offset = self.stats.frame_count, self._payload.position
+            try:
+                slot.size = next_frame(slot.view[: self._frame_room])
+            except NotFramed:
+                self._recycle([slot])
+                raise
+            except DecodeError as error:
+                return self._publish_error(slot, error)
             if not slot.size:
-                return
-            offset += slot.size
-            stats.frame_count += 1
+                return None
+            self.stats.frame_count += 1
             self._publish(slot)
 
-    def _skip_prologue(self) -> int:
-        """Its size. Of a prologue behind which there are no frames nothing is lost."""
-        if not self._codec.prologue:
-            return 0
-        head = memoryview(bytearray(self._codec.probe_size))
-        self._ahead = bytes(head[: self._fill(head)])
-        size = self._codec.prologue_size(memoryview(self._ahead))
-        self._ahead = self._ahead[size:]
-        return size
+    def _indexed(self, frames: FrameTable) -> Callable[[memoryview], int]:
+        """The next frame by the index. What stands before, between and behind the frames is the codec's."""
+        sizes = iter(frames.sizes)
 
-    def _read_frame(self, slot: Slot) -> int:
-        """One whole frame into ``slot``; its size, 0 at the end of the payload. What lies ahead of it is kept."""
-        view = slot.view[: self._frame_room]
-        have = len(self._ahead)
-        view[:have] = self._ahead
-        size = 0
-        while True:
-            if self._source_ended and view[:have] == self._codec.epilogue:
+        def next_frame(view: memoryview) -> int:
+            size = next(sizes, None)
+            if size is None:
                 return 0
-            if have and not size:
-                try:
-                    size = self._splitter.frame_size(view[:have], final=self._source_ended)
-                    if size > len(view):
-                        raise NotFramed
-                except NotFramed:
-                    self._ahead = bytes(view[:have])
-                    raise
-            if size and size <= have:
-                self._ahead = bytes(view[size:have])
-                return size
-            if self._source_ended:
-                raise self._truncated(slot)
-            wanted = size or min(have + self._codec.probe_size, len(view))
-            if wanted == have:
-                self._ahead = bytes(view)
-                raise NotFramed
-            have += self._fill(view[have:wanted])
+            if not 0 < size <= len(view):
+                raise DecodeError(f"in the index it has {size} bytes, and no frame has")
+            if self._payload.readinto(view[:size]) < size:
+                raise TruncatedError("the file ends inside it")
+            return size
 
-    def _fill(self, view: memoryview) -> int:
-        """From the source into ``view``; short at the end of the payload."""
-        began = perf_counter()
-        got = self.source.readinto(view)
-        self.stats.read_s += perf_counter() - began
-        self.stats.bytes_in += got
-        self._source_ended = got < len(view)
-        return got
+        self._payload.readinto(memoryview(bytearray(frames.payload_start)))
+        return next_frame
+
+    def _split(self) -> Callable[[memoryview], int]:
+        """The next frame by the splitter. Of a prologue behind which there are no frames nothing is lost."""
+        payload, codec = self._payload, self._codec
+
+        def next_frame(view: memoryview) -> int:
+            have = size = 0
+            try:
+                while True:
+                    if payload.ended and view[:have] == codec.epilogue:
+                        return 0
+                    if have and not size:
+                        size = self._splitter.frame_size(view[:have], final=payload.ended)
+                    if size > len(view) or self._oversized:
+                        raise NotFramed
+                    if size and size <= have:
+                        payload.unread(view[size:have])
+                        return size
+                    if payload.ended:
+                        raise TruncatedError("the file ends inside it")
+                    wanted = size or min(have + codec.probe_size, len(view))
+                    if wanted == have:
+                        raise NotFramed
+                    have += payload.readinto(view[have:wanted])
+            except NotFramed:
+                payload.unread(view[:have])
+                raise
+
+        if codec.prologue:
+            head = memoryview(bytearray(codec.probe_size))
+            head = head[: payload.readinto(head)]
+            payload.unread(head)
+            payload.readinto(head[: codec.prologue_size(head)])
+        return next_frame
+
+    def _read_foreign(self) -> None:
+        """What the splitter does not know."""
+        self._foreign = True
+        if reframer := self._codec.reframer(self._payload.read):
+            self._resize_slots(reframer.frame_bound + reframer.chunk_bound)
+            self._frame_room = reframer.frame_bound
+            self._reframer = reframer
+            try:
+                return self._read_with(reframer.next_frame)
+            except NotFramed:
+                self._payload.unread(reframer.rest)
+        return self._read_sequentially()
 
     def _read_sequentially(self) -> None:
         """Decode what is left of the payload in this thread."""
-        reader = self._codec.stream_reader(self._read_bytes)
-        produced = 0
-        size = self._codec.chunk_size
-        while size == self._codec.chunk_size:
+        self.stats.parallel = False
+        reader = self._codec.stream_reader(self._payload.read)
+        size = chunk_size = self._codec.chunk_size
+        while size == chunk_size:
             slot = self._take_free()
-            room = slot.view[self._frame_room :]
+            slot.offset = self._payload.position
+            room = slot.view[self._frame_room :][:chunk_size]
             try:
                 size = reader.readinto(room)
             except DecodeError as error:
-                consumed = self._payload_offset + self.stats.bytes_in
-                raise self._damaged(error, f"near offset {consumed}, {produced} bytes of the stream are good") from error
-            produced += size
+                return self._publish_error(slot, error)
             slot.parts = [room[:size]]
             self._publish(slot, coded=True)
+        return None
 
-    def _read_bytes(self, size: int) -> Buffer:
-        """Compressed bytes for the sequential decoder: what was read ahead, then the source."""
-        if self._ahead:
-            ahead, self._ahead = self._ahead[:size], self._ahead[size:]
-            return ahead
-        data = memoryview(bytearray(size))
-        return data[: self._fill(data)]
+    def _publish_error(self, slot: Slot, error: DecodeError) -> None:
+        """The writer raises it, when all that is before it in the stream is written."""
+        slot.parts = _failing(error)
+        self._publish(slot, coded=True)
+
+    # -- the others ---------------------------------------------------------------------------------------------------
 
     def _code(self) -> None:
         decoder = self._codec.decoder()
         while slot := self._take_work():
-            room = slot.view[self._frame_room :]
+            frame, room = slot.view[: slot.size], slot.view[self._frame_room :]
+            chunk: Buffer | DecodeError
             try:
-                chunk = decoder.decode(slot.view[: slot.size], room)
+                chunk = decoder.decode(frame, room)
                 if self._index:
                     _check_chunk(memoryview(chunk), self._index, slot.number)
             except DecodeError as error:
-                raise self._damaged(error, self._where(slot)) from error
-            slot.parts = [chunk]
+                chunk = error
+            slot.parts = self._reframer.settle(frame, chunk) if self._reframer else self._settle(frame, chunk)
             self._deliver(slot)
 
+    def _settle(self, frame: memoryview, chunk: Buffer | DecodeError) -> Iterable[Buffer]:
+        """As a ``Reframer`` does, for frames that the splitter found: lazily, so in the writer's thread."""
+        if isinstance(chunk, OversizedError) and not self._index:
+            self._oversized = True
+            yield from self._pieces_of(frame)
+        elif isinstance(chunk, DecodeError):
+            raise chunk
+        else:
+            yield chunk
+
+    def _pieces_of(self, frame: memoryview) -> Iterable[Buffer]:
+        """The chunk of a frame that is too large for a slot."""
+        with BytesIO(frame) as file:
+            reader = self._codec.stream_reader(file.read)
+            piece = memoryview(bytearray(self._codec.chunk_size))
+            while size := reader.readinto(piece):
+                yield piece[:size]
+
     def _write(self) -> None:
-        while slots := self._take_output():
-            parts = [part for slot in slots for part in slot.parts or ()]
-            for part in parts:
-                self._observe(memoryview(part))
-            self._put(parts)
-            self._recycle(slots)
+        slot = None
+        try:
+            while slots := self._take_output():
+                for slot in slots:
+                    self._put_each(slot.parts or ())
+                self._recycle(slots)
+            self._put_each(self._reframer.finish() if self._reframer else ())
+        except DecodeError as error:
+            raise self._damaged(error, slot) from error
 
-    def _where(self, slot: Slot) -> str:
-        return f"in frame {slot.number} at offset {self._payload_offset + slot.offset}"
+    def _put_each(self, parts: Iterable[Buffer]) -> None:
+        for part in parts:
+            self._observe(memoryview(part))
+            self._put([part])
 
-    def _damaged(self, error: DecodeError, where: str) -> ImageError:
+    def _damaged(self, error: DecodeError, slot: Slot | None) -> ImageError:
         kind, what = (
             (TruncatedImageError, "ends too early")
             if isinstance(error, TruncatedError)
             else (CorruptImageError, "is damaged")
         )
-        return kind(f"{self._path}: the {self._codec.name} payload {what} {where}: {error}", path=self._path)
-
-    def _truncated(self, slot: Slot) -> TruncatedImageError:
-        offset = self._payload_offset + slot.offset
-        return TruncatedImageError(
-            f"{self._path}: the file ends inside frame {slot.number}, which starts at offset {offset}",
-            path=self._path,
-            offset=offset,
+        offset = self._payload_offset + (slot.offset if slot else self._payload.position)
+        where = f"in frame {slot.number} at offset {offset}" if slot and not self._foreign else f"near offset {offset}"
+        message = (
+            f"{self._path}: the {self._codec.name} payload {what} {where}: {error}"
+            f" ({self.stats.bytes_out} bytes of the stream are before it)"
         )
+        return kind(message, path=self._path, offset=offset)
 
 
 def _check_chunk(chunk: memoryview, index: Index, number: int) -> None:
@@ -211,3 +243,8 @@ def _check_chunk(chunk: memoryview, index: Index, number: int) -> None:
         raise DecodeError(f"a chunk of {len(chunk)} bytes instead of the {index.frames.chunk_size_of(number)} in the index")
     if leaves_of(chunk) != index.leaves_of_frame(number):
         raise DecodeError("it decodes to other bytes than were saved: its digest is not the one in the index")
+
+
+def _failing(error: DecodeError) -> Iterable[Buffer]:
+    yield from ()
+    raise error

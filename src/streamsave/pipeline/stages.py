@@ -137,6 +137,12 @@ class Pipeline(ABC):
             self._gate.wait(self._slot_freed, lambda: self.pool.free)
             return self.pool.free.popleft()
 
+    def _resize_slots(self, size: int) -> None:
+        """Give each slot ``size`` bytes, once all are back; the reader holds none."""
+        with self._gate.lock:
+            self._gate.wait(self._slot_freed, lambda: len(self.pool.free) == self.pool.count)
+            self.pool.resize(size)
+
     def _publish(self, slot: Slot, *, coded: bool = False) -> None:
         """The reader gives ``slot`` its place in the output order, and to the workers unless it is ``coded`` already."""
         with self._gate.lock:
