@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .operations.reports import SaveReport as SaveReport
     from .operations.restore import restore as restore
     from .operations.save import save as save
+    from .operations.verify import VerifyReport as VerifyReport
+    from .operations.verify import verify as verify
     from .options import CompressOptions as CompressOptions
     from .options import RestoreOptions as RestoreOptions
     from .options import SaveOptions as SaveOptions
@@ -51,12 +53,14 @@ _HOMES = {
     "SaveOptions": "options",
     "SaveReport": "operations.reports",
     "StreamsaveError": "errors",
+    "VerifyReport": "operations.verify",
     "find_codec": "codecs.registry",
     "read_info": "operations.image",
     "restore": "operations.restore",
     "restore_stream": "operations.outflow",
     "save": "operations.save",
     "save_stream": "operations.inflow",
+    "verify": "operations.verify",
 }
 
 __all__ = ["__version__", *_HOMES]

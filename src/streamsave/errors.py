@@ -80,14 +80,21 @@ class ConfigError(UsageError):
 
 
 class ImageError(StreamsaveError):
-    """The image is to blame. ``path`` is the file where known, ``offset`` the byte in it, or -1."""
+    """The image is to blame. ``path`` is the file where known, ``offset`` the byte in it, or -1.
+
+    ``frame`` is the number of the payload's frame, or -1, and ``good_size`` how many bytes of the stream before it are good.
+    """
 
     exit_status = 10
 
-    def __init__(self, message: str, *, path: Path | None = None, offset: int = -1) -> None:
+    def __init__(
+        self, message: str, *, path: Path | None = None, offset: int = -1, frame: int = -1, good_size: int = -1
+    ) -> None:
         super().__init__(message)
         self.path = path
         self.offset = offset
+        self.frame = frame
+        self.good_size = good_size
 
 
 class NotAnImageError(ImageError):

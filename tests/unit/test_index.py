@@ -40,7 +40,7 @@ def index_of(stream: bytes = STREAM, chunk_size: int = MiB, *, sizes: list[int] 
     records = FirstRecords()
     for number in range(count):
         records.append(number * chunk_size, PageRecord(number * chunk_size + 9, 0, 4096 * number) if number % 2 else None)
-    return Index(bytes(range(16)), frames, leaves_of(memoryview(stream)), a_map(len(stream)), records)
+    return Index(bytes(range(16)), frames, leaves_of(memoryview(stream)), a_map(len(stream)), records, b"of the metadata!")
 
 
 def a_map(size: int = 9) -> StreamMap:
@@ -62,12 +62,8 @@ def a_map(size: int = 9) -> StreamMap:
 
 
 def assert_same(one: Index, other: Index) -> None:
-    assert (one.image_id, one.leaves, one.stream_map, one.root) == (
-        other.image_id,
-        other.leaves,
-        other.stream_map,
-        other.root,
-    )
+    for name in ("image_id", "leaves", "stream_map", "root", "metadata_digest"):
+        assert getattr(one, name) == getattr(other, name), name
     assert list(one.frames) == list(other.frames)
     assert (one.frames.payload_start, one.frames.payload_end) == (other.frames.payload_start, other.frames.payload_end)
     assert one.first_records.packed() == other.first_records.packed()

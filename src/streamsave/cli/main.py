@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from .. import __version__
 from ..errors import Aborted, DestinationError, StreamsaveError
-from . import completion, demo, formats, info, restore, save
+from . import completion, demo, formats, info, restore, save, verify
 from .output import INTERNAL_ERROR_STATUS, PROGRAM, Output, complain, escape, exit_status, write
 
-COMMANDS: Final = (save, restore, info, formats, demo, completion)
+COMMANDS: Final = (save, restore, info, verify, formats, demo, completion)
 
 EPILOG: Final = """\
 examples:
@@ -28,6 +28,8 @@ examples:
       start that QEMU with the saved guest in it
   streamsave info guest.save
       what is in an image, and which libvirt restores it
+  streamsave verify guest.save
+      whether it is whole and undamaged
   streamsave demo
       see it work, in a few seconds, with a tiny guest that comes along
 

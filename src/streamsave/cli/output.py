@@ -18,12 +18,9 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TextIO
+from typing import Final, TextIO
 
-from ..errors import Aborted, DestinationError, StreamsaveError
-
-if TYPE_CHECKING:
-    from ..types import Progress
+from ..errors import Aborted, DestinationError, ImageError, StreamsaveError
 
 PROGRAM: Final = "streamsave"
 INTERNAL_ERROR_STATUS: Final = 70
@@ -69,23 +66,17 @@ class Output:
         notes: Sequence[str] = getattr(error, "__notes__", ())
         complain(f"error: {error}", notes)
         if self.json:
-            self._last_event(type(error).__name__, str(error), notes, status, error.progress)
+            self._error_event(type(error).__name__, str(error), notes, status, _facts(error))
 
     def internal_error(self, error: BaseException, advice: str) -> None:
         """A bug of ours, told in the same shape."""
         message = f"{type(error).__name__}: {error}"
         complain(f"internal error: {message}", [advice])
         if self.json:
-            self._last_event(type(error).__name__, message, [advice], INTERNAL_ERROR_STATUS)
+            self._error_event(type(error).__name__, message, [advice], INTERNAL_ERROR_STATUS, {})
 
-    def _last_event(
-        self, name: str, message: str, notes: Sequence[str], status: int, progress: Progress | None = None
-    ) -> None:
-        fields: dict[str, object] = {"class": name, "message": message, "notes": notes, "exit_status": status}
-        if progress is not None:
-            from dataclasses import asdict
-
-            fields["progress"] = asdict(progress)
+    def _error_event(self, name: str, message: str, notes: Sequence[str], status: int, facts: Mapping[str, object]) -> None:
+        fields = {"class": name, "message": message, "notes": notes, "exit_status": status, **facts}
         try:
             self.event("error", fields)
         except DestinationError:
@@ -195,6 +186,21 @@ def _quote(argument: str) -> str:
         for char in argument.replace("\\", "\\\\").replace("'", "\\'")
     )
     return f"$'{''.join(shown)}'"
+
+
+def _facts(error: StreamsaveError) -> dict[str, object]:
+    """Where an image is wrong, and how far an operation came, as far as that is known."""
+    facts: dict[str, object] = {}
+    if isinstance(error, ImageError):
+        places = {"offset": error.offset, "frame": error.frame, "good_size": error.good_size}
+        facts = {name: place for name, place in places.items() if place >= 0}
+        if error.path:
+            facts["path"] = error.path
+    if error.progress is not None:
+        from dataclasses import asdict
+
+        facts["progress"] = asdict(error.progress)
+    return facts
 
 
 def _plain(value: object) -> object:

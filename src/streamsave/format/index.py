@@ -37,7 +37,7 @@ MAX_CHUNK_SIZE: Final = 16 * MiB
 """No codec's chunks are larger; a reader's buffers depend on it."""
 
 CRITICAL: Final = 1
-STREAM, FRAMES, LEAVES, STREAM_MAP, FIRST_RECORDS, END = 1, 2, 3, 4, 5, 0x7FFF
+STREAM, FRAMES, LEAVES, STREAM_MAP, FIRST_RECORDS, METADATA, END = 1, 2, 3, 4, 5, 6, 0x7FFF
 # Reserved: 16 page map, 17 the image's parent (critical).
 
 _RECORD: Final = struct.Struct("<HHQ")
@@ -74,6 +74,8 @@ class Index:
     leaves: bytes
     stream_map: StreamMap
     first_records: FirstRecords
+    metadata_digest: bytes = b""
+    """``digest_of`` the XML and the cookie as they were saved; empty: unknown. Both may be edited later."""
 
     @property
     def root(self) -> bytes:
@@ -128,6 +130,7 @@ def encode_index(index: Index) -> bytes:
             _record(LEAVES, index.leaves),
             _record(STREAM_MAP, encode_stream_map(index.stream_map)),
             _record(FIRST_RECORDS, index.first_records.packed()),
+            _record(METADATA, index.metadata_digest),
         ]
     )
     return records + _record(END, _END_BODY.pack(len(records) + END_SIZE, _END_MAGIC))
@@ -159,7 +162,7 @@ def parse_index(data: bytes) -> Index:
     if len(sizes) != 4 * count or len(first_records) != count or len(leaves) != DIGEST_SIZE * leaf_count(stream_size):
         raise DamagedIndexError(f"its records are not those of a stream of {stream_size} bytes")
     frames = FrameTable(chunk_size, payload_start=payload_start, stream_size=stream_size, sizes=sizes)
-    index = Index(image_id, frames, leaves, stream_map, first_records)
+    index = Index(image_id, frames, leaves, stream_map, first_records, bodies.get(METADATA, b""))
     if index.root != root:
         raise DamagedIndexError("the root is not that of the leaves")
     return index
@@ -172,7 +175,7 @@ def _record(kind: int, body: bytes) -> bytes:
 
 def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each record up to the one that ends the index, which has to be there."""
-    known = (STREAM, FRAMES, LEAVES, STREAM_MAP, FIRST_RECORDS)
+    known = (STREAM, FRAMES, LEAVES, STREAM_MAP, FIRST_RECORDS, METADATA)
     position = 0
     while position + _RECORD.size + _CRC.size <= len(data):
         kind, flags, size = _RECORD.unpack_from(data, position)

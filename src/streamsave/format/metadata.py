@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from xxhash import xxh3_128_digest
+
 from ..errors import CorruptImageError, UsageError
 from ..types import Buffer
 from ..units import KiB
@@ -43,6 +45,11 @@ def encode_metadata(metadata: Metadata) -> tuple[bytes, int]:
     if payload_offset - HEADER_SIZE > MAX_DATA_SIZE:
         raise UsageError(f"the domain XML and cookie have {len(data)} bytes, more than an image's metadata may have")
     return data.ljust(payload_offset - HEADER_SIZE, b"\0"), cookie_offset
+
+
+def digest_of(metadata: Metadata) -> bytes:
+    """XXH3-128 of both texts as they stand in an image, each with the NUL that ends it."""
+    return xxh3_128_digest(b"".join(_text(text) for text in (metadata.xml, metadata.cookie) if text is not None))
 
 
 def parse_metadata(data: Buffer, cookie_offset: int) -> Metadata:

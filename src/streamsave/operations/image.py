@@ -25,7 +25,7 @@ from ..errors import (
 from ..format.description import GuestDescription, parse_description
 from ..format.header import HEADER_SIZE, Header, parse_header
 from ..format.index import Index
-from ..format.metadata import Metadata, parse_metadata
+from ..format.metadata import Metadata, digest_of, parse_metadata
 from ..format.save_format import SaveFormat, oldest_libvirt
 from .image_index import find_index, payload_codec
 
@@ -63,6 +63,13 @@ class ImageInfo:
     """Of the images that streamsave writes."""
     index_problem: str
     """Why an index that should be there is not used, to follow "the index is damaged:"; else empty."""
+
+    @property
+    def metadata_as_saved(self) -> bool | None:
+        """Whether XML and cookie are those that were saved; None where the image does not tell."""
+        if self.index is None or not self.index.metadata_digest:
+            return None
+        return digest_of(self.metadata) == self.index.metadata_digest
 
     @property
     def needs_xml(self) -> bool:

@@ -13,7 +13,7 @@ from ..format.description import parse_description
 from ..format.frames import FrameTable
 from ..format.header import Header, encode_header, unused_field
 from ..format.index import IMAGE_ID_SIZE, Index, IndexPointer, encode_index, encode_pointer
-from ..format.metadata import Metadata, encode_metadata
+from ..format.metadata import Metadata, digest_of, encode_metadata
 from ..format.migration import StreamMap
 from ..format.pages import FirstRecords
 from ..format.save_format import oldest_libvirt
@@ -25,6 +25,7 @@ class ImageWriter:
     def __init__(self, destination: str | Path, codec: Codec, metadata: Metadata, *, was_running: bool) -> None:
         """Raises ``DestinationError``; nothing is left behind then."""
         self._codec = codec
+        self._metadata = metadata
         self._pointer: IndexPointer | None = None
         self.oldest_libvirt = "" if codec.number is None else oldest_libvirt(codec.number)
         self.needs_xml = parse_description(metadata.xml) is not None
@@ -42,7 +43,9 @@ class ImageWriter:
 
     def index(self, frames: FrameTable, leaves: bytes, stream_map: StreamMap, first_records: FirstRecords) -> bytes:
         """The index, in the codec's carrier: to be written behind the payload of ``frames``. ``commit`` will point to it."""
-        data = encode_index(Index(os.urandom(IMAGE_ID_SIZE), frames, leaves, stream_map, first_records))
+        data = encode_index(
+            Index(os.urandom(IMAGE_ID_SIZE), frames, leaves, stream_map, first_records, digest_of(self._metadata))
+        )
         carrier = self._codec.carry(data, frames)
         self._pointer = IndexPointer(frames.payload_end + len(self._codec.epilogue), len(carrier))
         return carrier

@@ -51,7 +51,7 @@ class SaveReport:
     @property
     def rate(self) -> float:
         """MiB of stream per second, while it streamed."""
-        return _rate(self.stream_size, self.stage_s)
+        return rate_of(self.stream_size, self.stage_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,12 +78,13 @@ class RestoreReport:
     @property
     def rate(self) -> float:
         """MiB of stream per second, while it streamed."""
-        return _rate(self.stream_size, self.stage_s)
+        return rate_of(self.stream_size, self.stage_s)
 
 
 STREAM = "stream"
 
 
-def _rate(size: int, stage_s: dict[str, float]) -> float:
+def rate_of(size: int, stage_s: dict[str, float]) -> float:
+    """MiB of ``size`` per second of the stage in which a stream passed."""
     seconds = stage_s.get(STREAM, 0.0)
     return size / MiB / seconds if seconds else 0.0

@@ -93,6 +93,7 @@ class Decompression(Pipeline):
         def next_frame(view: memoryview) -> int:
             size = next(sizes, None)
             if size is None:
+                self._payload.readinto(memoryview(bytearray(len(self._codec.epilogue))))
                 return 0
             if not 0 < size <= len(view):
                 raise DecodeError(f"in the index it has {size} bytes, and no frame has")
@@ -229,12 +230,10 @@ class Decompression(Pipeline):
             else (CorruptImageError, "is damaged")
         )
         offset = self._payload_offset + (slot.offset if slot else self._payload.position)
-        where = f"in frame {slot.number} at offset {offset}" if slot and not self._foreign else f"near offset {offset}"
-        message = (
-            f"{self._path}: the {self._codec.name} payload {what} {where}: {error}"
-            f" ({self.stats.bytes_out} bytes of the stream are before it)"
-        )
-        return kind(message, path=self._path, offset=offset)
+        frame = slot.number if slot and not self._foreign else -1
+        where = f"near offset {offset}" if frame < 0 else f"in frame {frame} at offset {offset}"
+        message = f"{self._path}: the {self._codec.name} payload {what} {where}: {error}"
+        return kind(message, path=self._path, offset=offset, frame=frame, good_size=self.stats.bytes_out)
 
 
 def _check_chunk(chunk: memoryview, index: Index, number: int) -> None:
