@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from .choices import DEFAULT_WINDOW
 from .choices import GuestState as GuestState  # as itself: callers find the types of the options here
 from .choices import Then as Then
 from .choices import Transport as Transport
 from .codecs.base import Codec
 from .codecs.registry import find_codec
 from .errors import UsageError
+from .units import GiB, KiB
 
 DEFAULT_FORMAT = "zstd"
 MAX_THREADS = 256
+WINDOW_RANGE = (1 * KiB, 2 * GiB)
+"""The windows that zstd has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,8 @@ class RestoreOptions:
     """How an image is restored.
 
     Raises:
-        UsageError: fewer threads than one, an unknown ``state`` or ``transport``, or a limit that is no time.
+        UsageError: fewer threads than one, an unknown ``state`` or ``transport``, a limit that is no time, or a window
+            that cannot be.
 
     """
 
@@ -92,10 +97,15 @@ class RestoreOptions:
     transport: Transport = "fd"
     timeout_s: float | None = None
     """Give up, with the image as it was, if the guest is not restored after so many seconds; None: never."""
+    max_window: int = DEFAULT_WINDOW
+    """How far back, in bytes, the compressed data of an image may refer (zstd's window): decoding takes that much memory.
+    Only other programs' images need more, those of ``zstd --long=28`` and up."""
 
     def __post_init__(self) -> None:
         _check_threads(self.threads)
         _check_limit("timeout_s", self.timeout_s)
+        if not WINDOW_RANGE[0] <= self.max_window <= WINDOW_RANGE[1]:
+            raise UsageError(f"max_window must be {WINDOW_RANGE[0]} to {WINDOW_RANGE[1]} bytes, not {self.max_window}")
         if self.state is not None:
             _check_choice("state", self.state, get_args(GuestState))
         _check_choice("transport", self.transport, get_args(Transport))

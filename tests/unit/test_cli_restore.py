@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,6 +92,27 @@ def test_every_option_arrives(fake: FakeRestore) -> None:
     assert fake.call.options == RestoreOptions(threads=2, state="paused", transport="unix", timeout_s=2.5)
     assert main(["restore", "--running", "--qmp", "vm.qmp", "guest.save", "--quiet"]) == 0
     assert fake.call.options.state == "running"
+
+
+@pytest.mark.parametrize(("text", "size"), [("512M", 512 * MiB), ("1g", 1024 * MiB), ("2048k", 2 * MiB), ("4096", 4096)])
+def test_max_window(fake: FakeRestore, text: str, size: int) -> None:
+    assert main([*INTO, "--max-window", text]) == 0
+    assert fake.call.options == RestoreOptions(max_window=size)
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1T", "1.5G", "3G", "1000"])
+def test_a_max_window_that_cannot_be(fake: FakeRestore, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(main, [*INTO, f"--max-window={text}"]) == 2
+    assert "window" in capsys.readouterr().err
+    assert not fake.calls
+
+
+def status_of(call: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Also if the argument parser ends the process."""
+    try:
+        return call(argv)
+    except SystemExit as end:
+        return int(end.code or 0)
 
 
 def test_what_the_summary_says(fake: FakeRestore, capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,8 @@ def test_an_unknown_format_names_the_known_ones() -> None:
         (SaveOptions, {"max_stopped_s": 0}, "max_stopped_s must be a number of seconds greater than 0, not 0"),
         (RestoreOptions, {"timeout_s": -1}, "timeout_s must be a number of seconds greater than 0, not -1"),
         (RestoreOptions, {"threads": -1}, "threads must be 1 to 256, not -1"),
+        (RestoreOptions, {"max_window": 0}, "max_window must be 1024 to 2147483648 bytes, not 0"),
+        (RestoreOptions, {"max_window": 4 << 30}, "max_window must be 1024 to 2147483648 bytes"),
     ],
 )
 def test_choices(kind: type[SaveOptions] | type[RestoreOptions], values: dict[str, Any], message: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
-from ..choices import Transport
+from ..choices import DEFAULT_WINDOW, Transport
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives it no public name
@@ -60,6 +61,25 @@ def add_transport(parser: argparse.ArgumentParser) -> None:
 def add_timeout(parser: argparse.ArgumentParser, text: str) -> None:
     """``--timeout``."""
     parser.add_argument("--timeout", metavar="SECONDS", type=float, help=text)
+
+
+def add_max_window(parser: argparse.ArgumentParser) -> None:
+    """``--max-window``."""
+    parser.add_argument(
+        "--max-window",
+        metavar="SIZE",
+        type=_size,
+        default=DEFAULT_WINDOW,
+        help="let a zstd image of another program use so much memory to decode, as in 1G (default: 128M)",
+    )
+
+
+def _size(text: str) -> int:
+    """``512M`` -> bytes."""
+    match = re.fullmatch(r"(\d+)([KMG]?)", text, re.IGNORECASE | re.ASCII)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512M or 1G")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

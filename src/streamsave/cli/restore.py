@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Aborted, CorruptImageError, DestinationError, ProcessError, UsageError
 from ..units import format_duration, format_size
-from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_timeout, add_transport
+from .arguments import add_command, add_image, add_json, add_max_window, add_quiet, add_threads, add_timeout, add_transport
 from .output import Output, complain, quote_command, reporting, write
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def register(subparsers: Subparsers) -> None:
     add_threads(parser)
     add_timeout(parser, "give up if the guest is not restored after that time")
     add_transport(parser)
+    add_max_window(parser)
     add_json(parser)
     add_quiet(parser)
 
@@ -90,7 +91,13 @@ def run(args: argparse.Namespace) -> int:
 
     _check_usage(args)
     output = Output(json=args.json, quiet=args.quiet)
-    options = RestoreOptions(threads=args.threads, state=args.state, transport=args.transport, timeout_s=args.timeout)
+    options = RestoreOptions(
+        threads=args.threads,
+        state=args.state,
+        transport=args.transport,
+        timeout_s=args.timeout,
+        max_window=args.max_window,
+    )
     image = Path(args.image).absolute() if args.use_saved_command else Path(args.image)
     command = _saved_command(image, ask=not args.yes) if args.use_saved_command else args.qemu_command
     cancel = Cancellation()

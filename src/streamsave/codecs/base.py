@@ -197,6 +197,13 @@ class Codec(ABC):
         """A new reframer over what ``read`` gives, as for ``stream_reader``; None: there is nothing that it could do."""
         return None
 
+    def allowing(self, max_window: int) -> Codec:  # noqa: ARG002
+        """The same codec, for payloads that refer back by up to ``max_window`` bytes, and take that memory to decode.
+
+        Here: formats that have a bound of their own.
+        """
+        return self
+
     @abstractmethod
     def bound(self, size: int) -> int:
         """The largest frame, in bytes, that a chunk of ``size`` bytes becomes at any level."""

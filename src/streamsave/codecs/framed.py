@@ -1,15 +1,32 @@
-"""Sequential reading by way of frames: one thread does what the pipeline's reader, decoder and writer do."""
+"""What reframers share, and sequential reading by way of one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..types import Buffer
 from .base import DecodeError, Decoder, Reframer
 
 
+class SureFrames:
+    """The writer's half of a reframer whose frames are none of them a guess."""
+
+    def settle(self, frame: memoryview, chunk: Buffer | DecodeError) -> Iterator[Buffer]:  # noqa: ARG002
+        """See ``Reframer``: the chunk, or the error."""
+        if isinstance(chunk, DecodeError):
+            raise chunk
+        yield chunk
+
+    def finish(self) -> Iterable[Buffer]:
+        """See ``Reframer``: nothing is left."""
+        return ()
+
+
 class FrameReader:
-    """A ``StreamReader`` over the frames of a reframer that never raises ``NotFramed``."""
+    """A ``StreamReader`` over the frames of a reframer that never raises ``NotFramed``.
+
+    One thread does what the pipeline's reader, decoder and writer do.
+    """
 
     def __init__(self, reframer: Reframer, decoder: Decoder) -> None:
         self._chunks = self._decode(reframer, decoder)

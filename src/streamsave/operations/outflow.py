@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .._native.calls import StreamScanner
 from ..cancel import Cancellation
+from ..choices import DEFAULT_WINDOW
 from ..codecs.base import Codec
 from ..endpoints.descriptor import DescriptorSink
 from ..errors import DestinationError, TruncatedImageError
@@ -108,6 +109,7 @@ def restore_stream(
     *,
     threads: int | None = None,
     timeout_s: float | None = None,
+    max_window: int = DEFAULT_WINDOW,
     progress: ProgressCallback | None = None,
     cancel: Cancellation | None = None,
 ) -> RestoreReport:
@@ -120,14 +122,14 @@ def restore_stream(
         DestinationError, SourceError, Aborted, TimeLimitError.
 
     """
-    options = RestoreOptions(threads=threads, timeout_s=timeout_s)
+    options = RestoreOptions(threads=threads, timeout_s=timeout_s, max_window=max_window)
     cancel = cancel or Cancellation()
     with (
         Course("restore", image, ("prepare", STREAM), progress) as course,
         cancel.limited(timeout_s, f"not restored within {timeout_s or 0:g} s; allow more time"),
         OpenImage(image) as opened,
     ):
-        codec = opened.codec()
+        codec = opened.codec().allowing(options.max_window)
         try:
             sink = DescriptorSink(fd)
         except OSError as error:

@@ -65,7 +65,7 @@ def restore(
         cancel.limited(options.timeout_s, f"not restored within {options.timeout_s or 0:g} s; allow more time"),
         OpenImage(image) as opened,
     ):
-        codec = opened.codec()
+        codec = opened.codec().allowing(options.max_window)
         if monitor is not None:
             with Monitor(monitor, cancel=cancel) as qmp:
                 return _GuestRestore(opened, codec, options, course, None).run(qmp, cancel)

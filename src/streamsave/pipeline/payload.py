@@ -14,7 +14,7 @@ class Payload:
     def __init__(self, source: Source, stats: Stats) -> None:
         self._source = source
         self._stats = stats
-        self._ahead = b""
+        self._ahead = memoryview(b"")
         """What was read and given back."""
         self._source_ended = False
         self._buffer = memoryview(b"")
@@ -45,7 +45,7 @@ class Payload:
 
     def unread(self, data: Buffer) -> None:
         """Give back the last bytes that were read."""
-        self._ahead = bytes(data) + self._ahead
+        self._ahead = memoryview(bytes(data) + bytes(self._ahead) if self._ahead else bytes(data))
 
     def _fill(self, view: memoryview) -> int:
         began = perf_counter()

@@ -1,0 +1,78 @@
+"""Images that other programs wrote, whole: any header that libvirt ever wrote, payloads of the stock tools and of others."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streamsave.errors import CorruptImageError
+from streamsave.format.header import Header, encode_header
+from streamsave.format.metadata import encode_metadata
+from streamsave.format.save_format import SaveFormat
+from streamsave.operations.image import read_info
+from streamsave.units import GiB
+
+from ..kit.images import METADATA, made_up_stream, restored
+
+STREAM = made_up_stream()
+OTHER = "big" if sys.byteorder == "little" else "little"
+COMMANDS = {
+    "gzip": ("gzip -c", "gzip -9 -c", "pigz -c", "pigz -c -p1"),
+    "bzip2": ("bzip2 -c", "bzip2 -1 -c", "lbzip2 -c", "pbzip2 -c"),
+    "lzop": ("lzop -c", "lzop -1 -c", "lzop -9 -c", "lzop -c --crc32"),
+    "zstd": ("zstd -c", "zstd -19 -c", "zstd -c --long=27", "zstd -c -T2", "pzstd -c"),
+}
+
+
+def image(path: Path, payload: bytes, number: int, **changes: object) -> Path:
+    """As libvirt writes it, with ``changes`` in the header."""
+    metadata, cookie_offset = encode_metadata(METADATA)
+    header = Header(complete=True, data_size=len(metadata), was_running=True, format=number, cookie_offset=cookie_offset)
+    path.write_bytes(encode_header(replace(header, **changes)) + metadata + payload)  # type: ignore[arg-type]
+    return path
+
+
+def run(command: str, data: bytes) -> bytes:
+    if not shutil.which(command.split()[0]):
+        pytest.skip(f"{command.split()[0]} is not on PATH")
+    return subprocess.run(command.split(), input=data, stdout=subprocess.PIPE, check=True, timeout=100).stdout
+
+
+@pytest.mark.parametrize(("name", "command"), [(name, each) for name, commands in COMMANDS.items() for each in commands])
+def test_what_a_tool_wrote(name: str, command: str, tmp_path: Path) -> None:
+    path = image(tmp_path / "image", run(command, STREAM), SaveFormat[name.upper()])
+    stream, report = restored(path)
+    assert stream == STREAM
+    assert report.format == name
+    assert report.parallel or name == "gzip" or command.startswith("zstd") or "--crc32" in command
+
+
+@pytest.mark.parametrize("name", ["raw", *COMMANDS])
+def test_a_header_of_the_other_byte_order(name: str, tmp_path: Path) -> None:
+    payload = run(COMMANDS[name][0], STREAM) if name in COMMANDS else STREAM
+    path = image(tmp_path / "image", payload, SaveFormat[name.upper()], byte_order=OTHER)
+    info = read_info(path)
+    assert (info.header.byte_order, info.format, info.metadata) == (OTHER, name, METADATA)
+    assert restored(path)[0] == STREAM
+
+
+@pytest.mark.parametrize("order", [sys.byteorder, OTHER])
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_version_1_is_raw_whatever_its_format_says(number: int, order: str, tmp_path: Path) -> None:
+    """libvirt decompresses from version 2 on."""
+    path = image(tmp_path / "image", STREAM, number, version=1, byte_order=order)
+    stream, report = restored(path)
+    assert stream == STREAM
+    assert report.format == "raw"
+
+
+def test_a_window_is_allowed_by_the_option(tmp_path: Path) -> None:
+    path = image(tmp_path / "image", run("zstd -c --long=30", STREAM), SaveFormat.ZSTD)
+    with pytest.raises(CorruptImageError, match="--max-window"):
+        restored(path)
+    assert restored(path, max_window=GiB)[0] == STREAM
