@@ -15,6 +15,7 @@ from streamsave.format.header import Header, encode_header
 from streamsave.format.metadata import encode_metadata
 from streamsave.format.save_format import SaveFormat
 from streamsave.operations.image import read_info
+from streamsave.operations.verify import verify
 from streamsave.units import GiB
 
 from ..kit.images import METADATA, made_up_stream, restored
@@ -76,3 +77,6 @@ def test_a_window_is_allowed_by_the_option(tmp_path: Path) -> None:
     with pytest.raises(CorruptImageError, match="--max-window"):
         restored(path)
     assert restored(path, max_window=GiB)[0] == STREAM
+    with pytest.raises(CorruptImageError, match="--max-window"):
+        verify(path)
+    assert verify(path, max_window=GiB).stream_size == len(STREAM)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import ImageError, SourceError, StreamsaveError
 from ..units import format_duration, format_size
-from .arguments import add_command, add_json, add_quiet, add_threads
+from .arguments import add_command, add_json, add_max_window, add_quiet, add_threads
 from .output import Output, exit_status
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def register(subparsers: Subparsers) -> None:
     )
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="the save images")
     add_threads(parser)
+    add_max_window(parser)
     add_json(parser)
     add_quiet(parser)
 
@@ -67,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
         for image in args.images:
             try:
                 with showing_progress(output) as progress:
-                    report = verify(image, threads=args.threads, progress=progress, cancel=cancel)
+                    report = verify(
+                        image, threads=args.threads, max_window=args.max_window, progress=progress, cancel=cancel
+                    )
             except (ImageError, SourceError) as error:
                 add_good_size(error)
                 output.error(error, exit_status(error))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..cancel import Cancellation
+from ..choices import DEFAULT_WINDOW
 from ..codecs.base import Codec
 from ..endpoints.memory import DiscardSink
 from ..errors import CorruptImageError, ImageError
@@ -62,6 +63,7 @@ def verify(
     image: str | Path,
     *,
     threads: int | None = None,
+    max_window: int = DEFAULT_WINDOW,
     progress: ProgressCallback | None = None,
     cancel: Cancellation | None = None,
 ) -> VerifyReport:
@@ -74,10 +76,10 @@ def verify(
         NotAnImageError, UnsupportedImageError, SourceError, Aborted.
 
     """
-    options = RestoreOptions(threads=threads)
+    options = RestoreOptions(threads=threads, max_window=max_window)
     cancel = cancel or Cancellation()
     with Course("verify", image, ("prepare", STREAM), progress) as course, OpenImage(image) as opened:
-        codec, info = opened.codec(), opened.info
+        codec, info = opened.codec().allowing(options.max_window), opened.info
         outflow = Outflow(opened, codec, DiscardSink(), options.thread_count)
         course.end("prepare")
         outflow.run(course, cancel)
