@@ -60,9 +60,9 @@ class GuardianPlan:
     """Of the temporary file: what has another identity is not ours, whatever it is called."""
     magic: str
     """What a complete image begins with; ASCII."""
-    was_running: bool
-    then: str
-    undo: Sequence[Command]
+    was_running: bool = False
+    then: str = "quit"
+    undo: Sequence[Command] = ()
     """QMP commands that put QEMU's settings back."""
 
 
@@ -71,7 +71,7 @@ class Guardian:
 
     ``monitor_fd`` is an open QMP connection after its negotiation. The guardian has a copy until it ends, so the monitor is
     not free for others before. Nothing else of ours is inherited; still, start it before the migration's socket exists: QEMU
-    must see our death.
+    must see our death. None: somebody else frees the guest (libvirt), and the guardian only sees to the unfinished file.
     ``cancel`` ends the start early.
 
     Raises:
@@ -79,7 +79,7 @@ class Guardian:
         Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
 
-    def __init__(self, monitor_fd: int, plan: GuardianPlan, *, cancel: Cancellation | None = None) -> None:
+    def __init__(self, monitor_fd: int | None, plan: GuardianPlan, *, cancel: Cancellation | None = None) -> None:
         cancel = cancel or Cancellation()
         self._handed_over = False
         self._control, theirs = socket.socketpair()
@@ -171,17 +171,18 @@ class Guardian:
             raise ConnectionError(f"it hung up (exit status {self._process.poll()})")
 
 
-def _start(control_fd: int, monitor_fd: int) -> subprocess.Popen[bytes]:
+def _start(control_fd: int, monitor_fd: int | None) -> subprocess.Popen[bytes]:
     """Start the child: without the site module, whose path files cost time; our own directory is all it needs."""
     import subprocess
 
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     interpreter = [sys.executable, "-I", "-S", "-X", f"utf8={sys.flags.utf8_mode}"]
     watch_fd = os.pidfd_open(os.getpid())
+    inherited = [control_fd, watch_fd, *([] if monitor_fd is None else [monitor_fd])]
     try:
         return subprocess.Popen(
-            [*interpreter, "-c", _BOOTSTRAP, package_parent, str(control_fd), str(monitor_fd), str(watch_fd)],
-            pass_fds=[control_fd, monitor_fd, watch_fd],
+            [*interpreter, "-c", _BOOTSTRAP, package_parent, *map(str, inherited)],
+            pass_fds=inherited,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -199,7 +200,7 @@ def main(arguments: list[str]) -> int:
     """The child's life: get the plan, be ready, wait, and act only if nobody disarmed it. Returns the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    control_fd, monitor_fd, watch_fd = map(int, arguments)
+    control_fd, watch_fd, *monitor_fds = map(int, arguments)
     control = socket.socket(fileno=control_fd)
     briefing = control.makefile("rb").readline()
     if not briefing.endswith(b"\n"):
@@ -213,7 +214,7 @@ def main(arguments: list[str]) -> int:
     parent = os.getppid()
     if not _orphaned(control, watch_fd, parent):
         return 0
-    if not _act(plan, image_fd, monitor_fd):
+    if not _act(plan, image_fd, monitor_fds[0] if monitor_fds else None):
         _remove_all(plan)
         if _is_dying(parent):
             _wait_readable(watch_fd)  # what it still has under way on the disk may be a rename
@@ -260,9 +261,11 @@ def _tells_of_death(status: str) -> bool:
     return bool(pending >> (signal.SIGKILL - 1) & 1) or fields["State"].startswith("Z")
 
 
-def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int) -> bool:
+def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int | None) -> bool:
     """Bring the guest to one of the save's two endings; returns whether that is the one with an image."""
     committed = _in_time(lambda: _is_committed(plan, image_fd))
+    if monitor_fd is None:
+        return committed
     try:
         commander = _InheritedMonitor(monitor_fd)
         commander.execute("query-status")  # may take long: a QEMU that stands still itself frees nobody

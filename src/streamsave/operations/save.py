@@ -7,7 +7,6 @@ takes over, with the same two endings.
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,6 @@ from ..cancel import Cancellation
 from ..endpoints.socket import SocketSource
 from ..errors import (
     CommandError,
-    DestinationError,
     GuestError,
     MigrationError,
     MonitorConnectError,
@@ -27,18 +25,17 @@ from ..errors import (
     StreamsaveError,
 )
 from ..format.description import encode_description
-from ..format.header import MAGIC_COMPLETE, OWN_MAGIC_COMPLETE
 from ..format.metadata import Metadata
-from ..guardian import Guardian, GuardianPlan
+from ..guardian import Guardian
 from ..options import SaveOptions
 from ..qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
 from ..qemu.monitor import Monitor
 from ..qemu.peer import describe_guest
 from ..qemu.recovery import Commander, carry_out, free_guest
 from ..types import ProgressCallback
-from ..units import KiB, format_size
 from .commit import Commit
 from .course import COMMIT, Course
+from .guarding import check_space, guardian_plan
 from .image_writer import ImageWriter
 from .inflow import Inflow
 from .limits import StoppedLimit
@@ -91,7 +88,7 @@ def save(
         limit.check()
         course.watch(limit.look)
         with ImageWriter(destination, options.codec, metadata, was_running=guest.was_running) as image:
-            _check_space(image, description.memory_size)
+            check_space(image, description.memory_size)
             address = None if isinstance(monitor, socket.socket) else monitor
             return _GuestSave(qmp, address, guest, image, options, limit, course).run(cancel)
 
@@ -152,13 +149,9 @@ class _GuestSave:
 
     def _prepare(self, cancel: Cancellation) -> None:
         """Bring QEMU into the state in which its stream is what we want, watched by the guardian."""
-        file = self._image.file
-        plan = GuardianPlan(
-            temporary=str(file.temporary),
-            destination=str(file.path),
-            device=file.device,
-            inode=file.inode,
-            magic=(OWN_MAGIC_COMPLETE if self._options.codec.number is None else MAGIC_COMPLETE).decode(),
+        plan = guardian_plan(
+            self._image,
+            self._options.codec,
             was_running=self._guest.was_running,
             then=self._options.then,
             undo=self._settings.undo_commands(),
@@ -312,20 +305,3 @@ class _Impatient:
     def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
         """See ``Commander``."""
         return self._qmp.execute(command, arguments, timeout_s=ANSWER_S if timeout_s is None else timeout_s)
-
-
-def _check_space(image: ImageWriter, memory_size: int) -> None:
-    """Refuse what cannot fit whatever the memory holds: not even a guest full of zeros would."""
-    path = image.file.path
-    least = memory_size // 4096 + 64 * KiB
-    try:
-        status = os.statvfs(path.parent)
-    except OSError as error:
-        raise DestinationError(f"{path}: cannot ask for the free space there: {error.strerror}", path=path) from error
-    free = status.f_bavail * status.f_frsize
-    if free < least:
-        raise DestinationError(
-            f"{path}: only {format_size(free)} are free there, and {format_size(memory_size)} of memory need"
-            f" {format_size(least)} at the very least; free some space or save elsewhere",
-            path=path,
-        )

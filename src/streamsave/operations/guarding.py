@@ -1,0 +1,48 @@
+"""What every save of a guest does about its new image: look for space before it, and have it watched meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..codecs.base import Codec
+from ..errors import DestinationError
+from ..format.header import MAGIC_COMPLETE, OWN_MAGIC_COMPLETE
+from ..guardian import GuardianPlan
+from ..qemu.recovery import Command
+from ..units import KiB, format_size
+from .image_writer import ImageWriter
+
+
+def guardian_plan(
+    image: ImageWriter, codec: Codec, *, was_running: bool = False, then: str = "quit", undo: Sequence[Command] = ()
+) -> GuardianPlan:
+    """What the guardian has to know of ``image``, and of the guest if that is for it to free."""
+    file = image.file
+    return GuardianPlan(
+        temporary=str(file.temporary),
+        destination=str(file.path),
+        device=file.device,
+        inode=file.inode,
+        magic=(OWN_MAGIC_COMPLETE if codec.number is None else MAGIC_COMPLETE).decode(),
+        was_running=was_running,
+        then=then,
+        undo=undo,
+    )
+
+
+def check_space(image: ImageWriter, memory_size: int) -> None:
+    """Refuse what cannot fit whatever the memory holds: not even a guest full of zeros would."""
+    path = image.file.path
+    least = memory_size // 4096 + 64 * KiB
+    try:
+        status = os.statvfs(path.parent)
+    except OSError as error:
+        raise DestinationError(f"{path}: cannot ask for the free space there: {error.strerror}", path=path) from error
+    free = status.f_bavail * status.f_frsize
+    if free < least:
+        raise DestinationError(
+            f"{path}: only {format_size(free)} are free there, and {format_size(memory_size)} of memory need"
+            f" {format_size(least)} at the very least; free some space or save elsewhere",
+            path=path,
+        )
