@@ -20,6 +20,7 @@ import os
 import re
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
+from urllib.parse import urlsplit
 
 from .codecs.registry import codecs, find_codec
 from .errors import ConfigError, FormatError
@@ -33,16 +34,20 @@ MAX_LIST_DEPTH: Final = 16
 Value: TypeAlias = "str | int | list[Value]"
 
 
-def usual_path() -> Path:
-    """Where libvirt looks: ``/etc/libvirt`` for root, the user's own configuration for everybody else."""
-    if os.geteuid() == 0:
+def usual_path(uri: str | None = None) -> Path:
+    """Where libvirt looks: ``/etc/libvirt`` for the system's daemon, the user's own configuration for a session's.
+
+    ``uri`` tells which of them is meant; without it root means the first, and everybody else the second.
+    """
+    place = urlsplit(uri or "").path
+    if place == "/system" or (place != "/session" and os.geteuid() == 0):
         return Path("/etc/libvirt/qemu.conf")
     home = os.path.expanduser("~/.config")
     return Path(os.environ.get("XDG_CONFIG_HOME") or home) / "libvirt" / "qemu.conf"
 
 
-def configured_format(path: Path | None = None) -> str | None:
-    """The format that ``path`` asks for; without a path, what the file at libvirt's usual place asks for.
+def configured_format(path: Path | None = None, usual: Path | None = None) -> str | None:
+    """The format that ``path`` asks for; without a path, what the file at libvirt's usual place (or ``usual``) asks for.
 
     None where the file does not set the key, and where there is no path and no usual file that we may read.
 
@@ -53,7 +58,7 @@ def configured_format(path: Path | None = None) -> str | None:
     if path is not None:
         return read_save_format(path)
     try:
-        return read_save_format(usual_path())
+        return read_save_format(usual or usual_path())
     except ConfigError as error:
         if isinstance(error.__cause__, OSError):
             return None  # absent or not for our eyes: as if it did not set the key

@@ -73,9 +73,9 @@ def test_an_unknown_word_names_file_line_value_and_the_words(conf: Path) -> None
     assert caught.value.exit_status == 4
 
 
-def test_a_word_of_libvirts_that_we_lack_is_told_apart(conf: Path) -> None:
+def test_sparse_is_understood_and_answered(conf: Path) -> None:
     conf.write_text('save_image_format = "sparse"')
-    with pytest.raises(ConfigError, match=r"line 1: save_image_format is 'sparse': .*not supported yet"):
+    with pytest.raises(ConfigError, match=r"line 1: save_image_format is 'sparse': .*seekable file.*choose with --format"):
         read_save_format(conf)
 
 

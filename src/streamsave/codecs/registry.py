@@ -58,6 +58,13 @@ def find_codec(name: str) -> Codec:
         raise FormatError(f"{broken[name][0]}: mend or remove it, or choose one of {words}", name=name, known=known) from (
             broken[name][1]
         )
+    if name == SaveFormat.SPARSE.word:
+        raise FormatError(
+            "libvirt's format sparse is written by QEMU itself into a seekable file, uncompressed; streamsave writes"
+            f" compressed streams: choose one of {words}",
+            name=name,
+            known=known,
+        )
     if name in (number.word for number in SaveFormat):
         raise FormatError(
             f"libvirt's format {name} is not supported yet by streamsave: choose one of {words}",
