@@ -26,10 +26,10 @@ EXIT_CODES = """\
 
 {table}
 
-What belongs together is ten apart: 2-4 the call, 10-15 the image, 20 a codec, 30-38 the guest and its QEMU, 40-42 our own
-files, 50 what the system gives us, 60 the time that the caller gives us. On a status other than 0 from `save` the guest is
-as it was before, unless a note below the message says that the image is complete and only what followed it failed, that the
-guest could not be brought back, or that a paused guest takes `cont` before its next save.
+What belongs together is ten apart: 2-4 the call, 10-15 the image, 20 a codec, 30-39 the guest and what runs it, 40-42 our
+own files, 50 what the system gives us, 60 the time that the caller gives us. On a status other than 0 from `save` the guest
+is as it was before, unless a note below the message says that the image is complete and only what followed it failed, that
+the guest could not be brought back, or that a paused guest takes `cont` before its next save.
 
 `streamsave restore IMAGE -- QEMU...` stays in the foreground as that QEMU. Until the guest is restored its status is one of
 the above; from then on it is QEMU's own, or 128 + N if signal N killed QEMU.

@@ -10,6 +10,9 @@
     report = streamsave.restore("vm.save", command=["qemu-system-x86_64", "-M", "q35", "-m", "8192"])
     report.process.wait()
 
+    streamsave.save_domain("web", "web.save")  # of libvirt's, which goes on to know what happens to it
+    streamsave.restore_domain("web.save")
+
 Names are imported when they are first used: ``import streamsave`` costs nothing.
 """
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
     from .errors import Aborted as Aborted
     from .errors import StreamsaveError as StreamsaveError
     from .format.metadata import Metadata as Metadata
+    from .libvirt.restore import restore_domain as restore_domain
+    from .libvirt.save import save_domain as save_domain
     from .operations.image import ImageInfo as ImageInfo
     from .operations.image import read_info as read_info
     from .operations.inflow import save_stream as save_stream
@@ -57,8 +62,10 @@ _HOMES = {
     "find_codec": "codecs.registry",
     "read_info": "operations.image",
     "restore": "operations.restore",
+    "restore_domain": "libvirt.restore",
     "restore_stream": "operations.outflow",
     "save": "operations.save",
+    "save_domain": "libvirt.save",
     "save_stream": "operations.inflow",
     "verify": "operations.verify",
 }

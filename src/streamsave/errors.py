@@ -23,6 +23,7 @@ data, and the ``OSError`` or QMP error beneath is ``__cause__``::
     +-- MigrationError                 36   QEMU gave the migration up
     +-- IncomingError                  37   the incoming QEMU did not load the stream
     +-- ProcessError                   38   a QEMU, or the guardian, does not start
+    +-- LibvirtError                   39   libvirt cannot do it, or refuses
     +-- EndpointError                  40   our own input or output failed (never raised itself)
     |   +-- SourceError                41   reading
     |   +-- DestinationError           42   writing
@@ -210,6 +211,16 @@ class ProcessError(StreamsaveError):
     def __init__(self, message: str, *, stderr: str = "") -> None:
         super().__init__(message)
         self.stderr = stderr
+
+
+class LibvirtError(StreamsaveError):
+    """libvirt cannot do it, or refuses. ``code`` is libvirt's number of the error (``VIR_ERR_...``), or 0."""
+
+    exit_status = 39
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class EndpointError(StreamsaveError):

@@ -36,6 +36,16 @@ def restores() -> int | None:
     return report.process.wait() if report.process is not None else None
 
 
+def domains() -> tuple[bool, bool]:
+    saved: streamsave.SaveReport = streamsave.save_domain(
+        "web", Path("web.save"), streamsave.SaveOptions(format="gzip"), connect="qemu:///system", progress=on_progress
+    )
+    restored: streamsave.RestoreReport = streamsave.restore_domain(
+        "web.save", streamsave.RestoreOptions(state="paused"), xml="<domain/>", reset_nvram=True
+    )
+    return saved.was_running, restored.running
+
+
 def streams(fd: int) -> float:
     report = streamsave.save_stream(
         fd,

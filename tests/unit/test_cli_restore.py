@@ -53,7 +53,7 @@ class FakeRestore:
         self.calls.append(SimpleNamespace(image=image, directory=Path.cwd(), **arguments))
         if self.error is not None:
             raise self.error
-        process: Any = FakeProcess(self.status) if arguments["command"] else None
+        process: Any = FakeProcess(self.status) if arguments.get("command") else None
         stream: Any = SimpleNamespace(machine="pc-q35-7.2")
         values: dict[str, Any] = {
             "path": image, "format": "zstd", "threads": 4, "parallel": True, "image_size": 131 * MiB,
@@ -82,6 +82,46 @@ def test_into_a_qemu_that_waits(fake: FakeRestore, capsys: pytest.CaptureFixture
     assert (fake.call.image, fake.call.monitor, fake.call.command) == (Path("guest.save"), "vm.qmp", None)
     assert fake.call.options == RestoreOptions()
     assert capsys.readouterr() == (SUMMARY, "")
+
+
+@pytest.fixture
+def fake_domain(monkeypatch: pytest.MonkeyPatch) -> FakeRestore:
+    fake_domain = FakeRestore()
+    monkeypatch.setitem(sys.modules, "streamsave.libvirt.restore", SimpleNamespace(restore_domain=fake_domain))
+    return fake_domain
+
+
+DOMAIN = ["restore", "web.save", "--connect", "qemu:///system"]
+
+
+def test_into_a_domain(fake_domain: FakeRestore, tmp_path: Path) -> None:
+    assert main(DOMAIN) == 0
+    assert main([*DOMAIN, "--paused", "--reset-nvram", "--xml", str(_file(tmp_path / "web.xml", b"<domain/>"))]) == 0
+    plain, full = fake_domain.calls
+    assert (plain.image, plain.connect, plain.xml, plain.reset_nvram) == (Path("web.save"), "qemu:///system", None, False)
+    assert (full.xml, full.reset_nvram, full.options.state) == ("<domain/>", True, "paused")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "complaint"),
+    [
+        (None, 41, "web.xml: the domain XML cannot be read: No such file or directory"),
+        (b"\xff\xfe", 2, "web.xml: no domain XML, for it is not UTF-8"),
+        (bytes(16 * MiB + 1), 2, "web.xml: larger than 16.0 MiB: this is no domain XML"),
+    ],
+)
+def test_an_xml_that_is_none(
+    fake_domain: FakeRestore, tmp_path: Path, content: bytes | None, status: int, complaint: str, capsys: Any
+) -> None:
+    path = tmp_path / "web.xml" if content is None else _file(tmp_path / "web.xml", content)
+    assert main([*DOMAIN, "--xml", str(path)]) == status
+    assert complaint in capsys.readouterr().err
+    assert fake_domain.calls == []
+
+
+def _file(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
 
 
 INTO = ["restore", "guest.save", "--qmp", "vm.qmp"]
@@ -178,12 +218,16 @@ def test_before_the_guest_runs_the_status_is_ours(fake: FakeRestore, capsys: pyt
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "where to? give one of --qmp SOCKET, --use-saved-command, or -- and a QEMU command line"),
+        ([], "where to? give one of --qmp SOCKET, --connect URI, --use-saved-command, or -- and a QEMU command line"),
         (["--qmp", "s", "--use-saved-command"], "more than one place to restore to: give one of"),
         (["--qmp", "s", "--", "qemu-system-x86_64"], "more than one place to restore to: give one of"),
         (["--use-saved-command", "--", "qemu-system-x86_64"], "more than one place to restore to: give one of"),
         (["--"], "nothing follows --"),
         (["--qmp", "s", "--yes"], "--yes goes with --use-saved-command only"),
+        (["--qmp", "s", "--connect", "qemu:///system"], "more than one place to restore to: give one of"),
+        (["--qmp", "s", "--xml", "web.xml"], "--xml goes with --connect only"),
+        (["--qmp", "s", "--reset-nvram"], "--reset-nvram goes with --connect only"),
+        (["--connect", "qemu:///system", "--transport", "fd"], "--transport does not go with --connect"),
         (["--qmp", "s", "--threads", "999"], "threads must be 1 to 256, not 999"),
     ],
 )

@@ -31,15 +31,26 @@ def save_report(**changes: Any) -> SaveReport:
 
 
 class FakeSave:
-    """Stands in for ``save``: remembers its arguments, reports progress, returns ``report`` or raises ``error``."""
+    """Stands in for ``save`` and ``save_domain``: remembers its arguments, reports progress, and does as it is told."""
 
     def __init__(self) -> None:
         self.report = save_report()
         self.error: Exception | None = None
         self.calls: list[tuple[str, str, SaveOptions]] = []
         self.kill: int | None = None
+        self.connects: list[str | None] = []
 
-    def __call__(self, monitor: str, destination: str, options: SaveOptions, *, progress: Any, cancel: Cancellation) -> Any:
+    def __call__(
+        self,
+        monitor: str,
+        destination: str,
+        options: SaveOptions,
+        *,
+        connect: str | None = None,
+        progress: Any,
+        cancel: Cancellation,
+    ) -> Any:
+        self.connects.append(connect)
         self.calls.append((monitor, destination, options))
         if progress is not None:
             progress(Progress("stream", 1, 2, 4, 0.25, 0.5, 6.0, 7.0))
@@ -60,8 +71,40 @@ class FakeSave:
 def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeSave:
     fake = FakeSave()
     monkeypatch.setitem(sys.modules, "streamsave.operations.save", SimpleNamespace(save=fake))
-    monkeypatch.setattr(config, "usual_path", lambda: tmp_path / "usual.conf")
+    monkeypatch.setattr(config, "usual_path", lambda uri: tmp_path / "usual.conf")
     return fake
+
+
+@pytest.fixture
+def fake_domain(fake: FakeSave, monkeypatch: pytest.MonkeyPatch) -> FakeSave:
+    fake_domain = FakeSave()
+    monkeypatch.setitem(sys.modules, "streamsave.libvirt.save", SimpleNamespace(save_domain=fake_domain))
+    return fake_domain
+
+
+def test_a_domain_is_saved_by_libvirt(fake: FakeSave, fake_domain: FakeSave) -> None:
+    assert main(["save", "--domain", "web", "web.save", "--format", "gzip", "--threads", "2"]) == 0
+    assert fake_domain.calls == [("web", "web.save", SaveOptions(format="gzip", threads=2))]
+    assert main(["save", "--domain", "web", "--connect", "qemu:///session", "web.save"]) == 0
+    assert fake_domain.connects == [None, "qemu:///session"]
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--qmp", "s", "--connect", "qemu:///system"], "--connect goes with --domain"),
+        (["--domain", "web", "--then", "quit"], "--then goes with --qmp only"),
+        (["--domain", "web", "--transport", "fd"], "--transport goes with --qmp only"),
+        (["--domain", "web", "--no-saved-command"], "--no-saved-command goes with --qmp only"),
+    ],
+)
+def test_what_does_not_go_with_a_domain(
+    fake_domain: FakeSave, arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["save", "guest.save", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
+    assert fake_domain.calls == []
 
 
 SAVE = ["save", "--qmp", "vm.qmp", "guest.save"]
@@ -139,7 +182,7 @@ def test_json(fake: FakeSave, capfd: pytest.CaptureFixture[str]) -> None:
     [
         (["--format", "gzip", "--level", "10"], 2, "format gzip has levels 1 to 9, not 10"),
         (["--format", "zip"], 3, "zip"),
-        (["--format", "sparse"], 3, "format sparse is not supported yet"),
+        (["--format", "sparse"], 3, "libvirt's format sparse is written by QEMU itself"),
         (["--format", ""], 3, ""),
         (["--timeout", "0"], 2, "timeout_s must be a number of seconds greater than 0, not 0"),
         (["--max-stopped", "nan"], 2, "max_stopped_s must be a number of seconds greater than 0, not nan"),

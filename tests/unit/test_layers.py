@@ -23,6 +23,7 @@ LAYERS: tuple[set[str], ...] = (
     {"options", "config"},
     {"guardian"},
     {"operations"},
+    {"libvirt"},
     {PACKAGE},  # __init__.py, the public API
     {"demo"},
     {"cli"},

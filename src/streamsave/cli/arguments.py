@@ -47,14 +47,22 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, help="codec threads (default: one per usable processor)")
 
 
+def add_connect(parser: argparse.ArgumentParser) -> None:
+    """``--connect``."""
+    parser.add_argument(
+        "--connect",
+        metavar="URI",
+        help="libvirt on this host, as for virsh: qemu:///system (root's default), qemu:///session",
+    )
+
+
 def add_transport(parser: argparse.ArgumentParser) -> None:
     """``--transport``."""
     parser.add_argument(
         "--transport",
         choices=get_args(Transport),
-        default="fd",
-        help="how QEMU gets the stream's socket: a descriptor over the monitor (default), or a path in a private"
-        " directory, for monitors that pass no descriptors on",
+        help="how QEMU gets the stream's socket: a descriptor over the monitor (default), or a path in a private directory,"
+        " for monitors that pass no descriptors on; not with libvirt",
     )
 
 

@@ -1,4 +1,4 @@
-"""``streamsave restore``: into a QEMU that waits, or as the QEMU that we start and stay in front of."""
+"""``streamsave restore``: into a QEMU that waits, as the QEMU that we start and stay in front of, or into a domain."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import Aborted, CorruptImageError, DestinationError, ProcessError, UsageError
+from ..errors import Aborted, CorruptImageError, DestinationError, ProcessError, SourceError, UsageError
 from ..units import format_duration, format_size
-from .arguments import add_command, add_image, add_json, add_max_window, add_quiet, add_threads, add_timeout, add_transport
+from .arguments import (
+    add_command,
+    add_connect,
+    add_image,
+    add_json,
+    add_max_window,
+    add_quiet,
+    add_threads,
+    add_timeout,
+    add_transport,
+)
 from .output import Output, complain, quote_command, reporting, write
 
 if TYPE_CHECKING:
@@ -22,12 +32,14 @@ if TYPE_CHECKING:
 USAGE = """\
 streamsave restore [OPTIONS] IMAGE --qmp SOCKET
        streamsave restore [OPTIONS] IMAGE -- QEMU-COMMAND [ARGUMENT...]
-       streamsave restore [OPTIONS] IMAGE --use-saved-command [--yes]"""
+       streamsave restore [OPTIONS] IMAGE --use-saved-command [--yes]
+       streamsave restore [OPTIONS] IMAGE --connect URI [--xml FILE] [--reset-nvram]"""
 
 DESCRIPTION = """\
 Restore a guest from a save image: into a QEMU that was started with '-incoming defer' (--qmp), or into one that this
 command starts. In the second case it adds what is needed to QEMU's command line, stays in the foreground as that QEMU,
-passes SIGINT, SIGTERM, SIGHUP and SIGQUIT on, and once the guest runs exits with QEMU's status. The image is only read.
+passes SIGINT, SIGTERM, SIGHUP and SIGQUIT on, and once the guest runs exits with QEMU's status. With --connect libvirt
+restores it, as a domain of its own. The image is only read.
 
 QEMU needs the machine type, the devices and the memory that the guest was saved with, and its disks as they were then.
 """
@@ -41,6 +53,8 @@ EXAMPLES = """\
       into a QEMU that runs with -incoming defer
   streamsave restore guest.save --use-saved-command
       show the command line that the image carries, ask, and run it: only for images that you trust
+  streamsave restore web.save --connect qemu:///system
+      as a domain of libvirt's, as virsh restore would
 """
 
 
@@ -61,6 +75,9 @@ def register(subparsers: Subparsers) -> None:
         "--use-saved-command", action="store_true", help="run the QEMU command line that the image carries, after showing it"
     )
     parser.add_argument("--yes", action="store_true", help="with --use-saved-command: do not ask")
+    add_connect(parser)
+    parser.add_argument("--xml", metavar="FILE", type=Path, help="with --connect: a domain XML instead of the image's own")
+    parser.add_argument("--reset-nvram", action="store_true", help="with --connect: the firmware's variables begin anew")
     state = parser.add_mutually_exclusive_group()
     state.add_argument("--running", dest="state", action="store_const", const="running", help="let the guest run afterwards")
     state.add_argument("--paused", dest="state", action="store_const", const="paused", help="leave the guest paused")
@@ -84,7 +101,6 @@ def split_command(argv: Sequence[str]) -> tuple[list[str], list[str] | None]:
 def run(args: argparse.Namespace) -> int:
     """Restore; in the command form, stay until QEMU ends."""
     from ..cancel import Cancellation
-    from ..operations.restore import restore
     from ..options import RestoreOptions
     from .progress import showing_progress
     from .signals import SignalRelay
@@ -94,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     options = RestoreOptions(
         threads=args.threads,
         state=args.state,
-        transport=args.transport,
+        transport=args.transport or "fd",
         timeout_s=args.timeout,
         max_window=args.max_window,
     )
@@ -103,7 +119,22 @@ def run(args: argparse.Namespace) -> int:
     cancel = Cancellation()
     with SignalRelay(cancel, busy="still ending the restore") as relay:
         with showing_progress(output) as progress:
-            report = restore(image, monitor=args.qmp, command=command, options=options, progress=progress, cancel=cancel)
+            if args.connect is not None:
+                from ..libvirt.restore import restore_domain
+
+                report = restore_domain(
+                    image,
+                    options=options,
+                    connect=args.connect,
+                    xml=_read_xml(args.xml),
+                    reset_nvram=args.reset_nvram,
+                    progress=progress,
+                    cancel=cancel,
+                )
+            else:
+                from ..operations.restore import restore
+
+                report = restore(image, monitor=args.qmp, command=command, options=options, progress=progress, cancel=cancel)
         for warning in report.warnings:
             output.warn(warning)
         if report.process is None:
@@ -150,14 +181,40 @@ def as_fields(report: RestoreReport) -> dict[str, object]:
 
 
 def _check_usage(args: argparse.Namespace) -> None:
-    ways = [args.qmp is not None, args.qemu_command is not None, args.use_saved_command]
+    ways = [args.qmp is not None, args.qemu_command is not None, args.use_saved_command, args.connect is not None]
     if sum(ways) != 1:
         problem = "where to?" if not any(ways) else "that is more than one place to restore to:"
-        raise UsageError(f"{problem} give one of --qmp SOCKET, --use-saved-command, or -- and a QEMU command line")
+        raise UsageError(
+            f"{problem} give one of --qmp SOCKET, --connect URI, --use-saved-command, or -- and a QEMU command line"
+        )
     if args.qemu_command == []:
         raise UsageError("nothing follows --: a QEMU command line is missing, such as -- qemu-system-x86_64 -m 2G")
     if args.yes and not args.use_saved_command:
         raise UsageError("--yes goes with --use-saved-command only")
+    if args.connect is None:
+        for given, name in ((args.xml, "--xml"), (args.reset_nvram, "--reset-nvram")):
+            if given:
+                raise UsageError(f"{name} goes with --connect only: it is for libvirt")
+    elif args.transport is not None:
+        raise UsageError("--transport does not go with --connect: libvirt itself restores a domain")
+
+
+def _read_xml(path: Path | None) -> str | None:
+    from ..format.header import MAX_DATA_SIZE
+
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_DATA_SIZE + 1)
+    except OSError as error:
+        raise SourceError(f"{path}: the domain XML cannot be read: {error.strerror}", path=path) from error
+    if len(data) > MAX_DATA_SIZE:
+        raise UsageError(f"{path}: larger than {format_size(MAX_DATA_SIZE)}: this is no domain XML")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: no domain XML, for it is not UTF-8: {error}") from error
 
 
 def _saved_command(image: Path, *, ask: bool) -> tuple[str, ...]:

@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ..choices import Then
+from ..errors import UsageError
 from ..units import format_duration, format_size
-from .arguments import add_command, add_image, add_json, add_quiet, add_threads, add_timeout, add_transport
+from .arguments import add_command, add_connect, add_image, add_json, add_quiet, add_threads, add_timeout, add_transport
 from .output import Output, reporting
 
 if TYPE_CHECKING:
     from ..operations.reports import SaveReport
     from .arguments import Subparsers
 
+USAGE = """\
+streamsave save --qmp SOCKET IMAGE [OPTIONS]
+       streamsave save --domain NAME [--connect URI] IMAGE [OPTIONS]"""
+
 DESCRIPTION = """\
-Save the guest behind a QMP socket as a libvirt save image. Until the image is complete and on disk the guest is not let
-go: on any error, on Ctrl-C and even on kill -9 it runs on as before, and IMAGE is what it was before.
+Save the guest behind a QMP socket, or a domain of libvirt's, as a libvirt save image. Until the image is complete and on
+disk the guest is not let go: on any error, on Ctrl-C and even on kill -9 it runs on as before, and IMAGE is what it was
+before. A domain is saved by libvirt itself, as with virsh save; only the compression and the file are ours.
 
 Without --format, save_image_format of libvirt's qemu.conf decides if it is set there, otherwise the format is zstd.
 """
@@ -27,6 +33,8 @@ EXAMPLES = """\
       save, then end QEMU, as virsh save does
   streamsave save --qmp /run/vm.qmp guest.save --then resume
       save and let the guest run on (the image fits the disks only as they were)
+  streamsave save --domain web web.save
+      save a domain of libvirt's; virsh restore takes the image
   streamsave save --qmp /run/vm.qmp guest.save --format gzip --level 6 --threads 2
   streamsave save --qmp /run/vm.qmp guest.save --json | jq .image_size
 """
@@ -35,9 +43,18 @@ EXAMPLES = """\
 def register(subparsers: Subparsers) -> None:
     """Add the sub-command."""
     parser = add_command(
-        subparsers, "save", run, summary="save a guest to an image", description=DESCRIPTION, examples=EXAMPLES
+        subparsers,
+        "save",
+        run,
+        summary="save a guest to an image",
+        description=DESCRIPTION,
+        examples=EXAMPLES,
+        usage=USAGE,
     )
-    parser.add_argument("--qmp", metavar="SOCKET", required=True, help="the guest's QMP socket (-qmp unix:SOCKET,server=on)")
+    guest = parser.add_mutually_exclusive_group(required=True)
+    guest.add_argument("--qmp", metavar="SOCKET", help="the guest's QMP socket (-qmp unix:SOCKET,server=on)")
+    guest.add_argument("--domain", metavar="NAME", help="the name or UUID of a domain of libvirt's")
+    add_connect(parser)
     add_image(parser, "the file to write; what is there is replaced once the new image is complete")
     parser.add_argument("--format", metavar="FORMAT", help="compression format, see 'streamsave formats'")
     parser.add_argument("--level", metavar="N", type=int, help="compression level (default: the format's)")
@@ -45,8 +62,8 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--then",
         choices=get_args(Then),
-        default="quit",
-        help="what becomes of the guest: end QEMU (default), go on as before, or stay paused",
+        default=None,
+        help="with --qmp, what becomes of the guest: end QEMU (default), go on as before, or stay paused",
     )
     add_timeout(parser, "give up, and leave everything as it was, if there is no image after that time")
     parser.add_argument(
@@ -69,19 +86,18 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Save; 0 once everything is done."""
     from ..cancel import Cancellation
-    from ..config import configured_format
-    from ..operations.save import save
-    from ..options import DEFAULT_FORMAT, SaveOptions
+    from ..options import SaveOptions
     from .progress import showing_progress
     from .signals import SignalRelay
 
+    _check_usage(args)
     output = Output(json=args.json, quiet=args.quiet)
     options = SaveOptions(
-        format=args.format if args.format is not None else configured_format(args.config) or DEFAULT_FORMAT,
+        format=_format(args),
         level=args.level,
         threads=args.threads,
-        then=args.then,
-        transport=args.transport,
+        then=args.then or "quit",
+        transport=args.transport or "fd",
         save_command=not args.no_saved_command,
         timeout_s=args.timeout,
         max_stopped_s=args.max_stopped,
@@ -89,12 +105,42 @@ def run(args: argparse.Namespace) -> int:
     cancel = Cancellation()
     relay = SignalRelay(cancel, busy="still freeing the guest", stoppable=False)
     with relay, showing_progress(output) as progress:
-        report = save(args.qmp, args.image, options, progress=progress, cancel=cancel)
+        if args.domain is not None:
+            from ..libvirt.save import save_domain
+
+            report = save_domain(args.domain, args.image, options, connect=args.connect, progress=progress, cancel=cancel)
+        else:
+            from ..operations.save import save
+
+            report = save(args.qmp, args.image, options, progress=progress, cancel=cancel)
     for warning in report.warnings:
         output.warn(warning)
     with reporting(f"the image {report.path} is complete"):
         output.result("saved", as_fields(report), describe(report, has_levels=bool(options.codec.levels)))
     return 0
+
+
+def _check_usage(args: argparse.Namespace) -> None:
+    if args.domain is None and args.connect is not None:
+        raise UsageError("--connect goes with --domain: it says which libvirt knows the domain")
+    if args.domain is not None:
+        for given, name in (
+            (args.then, "--then"),
+            (args.transport, "--transport"),
+            (args.no_saved_command, "--no-saved-command"),
+        ):
+            if given:
+                raise UsageError(f"{name} goes with --qmp only: libvirt itself saves a domain, and ends it then")
+
+
+def _format(args: argparse.Namespace) -> str:
+    """What was asked for, or what the qemu.conf of the libvirt in question says, or ours."""
+    from ..config import configured_format, usual_path
+    from ..options import DEFAULT_FORMAT
+
+    if args.format is not None:
+        return str(args.format)
+    return configured_format(args.config, usual_path(args.connect)) or DEFAULT_FORMAT
 
 
 def describe(report: SaveReport, *, has_levels: bool) -> str:

@@ -1,0 +1,65 @@
+"""A call into libvirt that blocks until libvirt is done, in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+from ..errors import ResourceError
+
+END_S = 30.0
+"""How long libvirt may take to put everything back when what it saves to, or restores from, has gone."""
+WAKE_S = 0.2
+
+
+class Call:
+    """Runs ``function`` in a thread. It cannot be interrupted: take away what it waits for, then ``wait`` for its end.
+
+    ``on_failure`` runs in that thread if ``function`` raises. The thread is a daemon: a libvirt that never answers must not
+    keep this process from ending.
+
+    Raises:
+        ResourceError: the thread cannot be started.
+    """
+
+    def __init__(self, function: Callable[[], object], on_failure: Callable[[], None] = lambda: None) -> None:
+        self.error: Exception | None = None
+        self._function = function
+        self._on_failure = on_failure
+        self._ended = threading.Event()
+        try:
+            threading.Thread(target=self._run, name="streamsave-libvirt", daemon=True).start()
+        except RuntimeError as error:
+            raise ResourceError(f"cannot start a thread for libvirt ({error}): raise the limit on processes") from error
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end; whether it came."""
+        return self._ended.wait(timeout_s)
+
+    def wait_waking(self, wake: Callable[[], None]) -> bool:
+        """Wait for the end of a call whose pipes were taken away; whether it came within ``END_S``.
+
+        ``wake`` is called meanwhile: the daemon may be on its way into one of them just then, and be held up for ever.
+        """
+        deadline = monotonic() + END_S
+        while not self.wait(WAKE_S):
+            wake()
+            if monotonic() > deadline:
+                return False
+        return True
+
+    def check(self) -> None:
+        """Raise what the call has raised, if it has."""
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        except Exception as error:
+            self.error = error
+        finally:
+            self._ended.set()
+        if self.error is not None:
+            self._on_failure()
