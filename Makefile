@@ -5,10 +5,10 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak lint format guest bench clean
+.PHONY: help demo test soak interop interop-full lint format guest bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## carry a tiny guest through every format, and show a table
 	@scripts/bootstrap demo
@@ -21,6 +21,15 @@ test: ## run all tests; ARGS are pytest's, as in: make test ARGS="tests/unit -x"
 soak: ## save and restore a Linux guest ten times in a row in every format
 	@scripts/bootstrap test
 	$(BIN)/pytest -m soak $(ARGS)
+
+interop: ## libvirt's domains, with the newest libvirt in a chroot (as root); ARGS are pytest's
+	@scripts/bootstrap interop
+	$(BIN)/pytest -m "interop and not full" tests/interop $(ARGS)
+
+interop-full: ## every format in every direction, with both libvirts; writes the table of docs/libvirt.md
+	@scripts/bootstrap interop
+	INTEROP_SUITES=trixie,bookworm INTEROP_RECORD=1 $(BIN)/pytest -m interop tests/interop $(ARGS)
+	$(BIN)/python scripts/generate_docs.py
 
 lint: ## ruff and mypy
 	@scripts/bootstrap test
@@ -42,5 +51,6 @@ bench: ## compare with the stock tools on this machine
 	$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove everything that is built or downloaded
-	rm -rf .venv .cache build dist src/*.egg-info src/streamsave/_native/_ffi.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	for suite in trixie bookworm; do LAB_SUITE=$$suite tests/interop/lab down; done
+	rm -rf --one-file-system .venv .cache build dist src/*.egg-info src/streamsave/_native/_ffi.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -17,7 +17,7 @@ from .kit.missing import missing, require_tools
 from .kit.qemu import Guest, RunningQemu, demo_guest
 
 HERE = Path(__file__).resolve().parent
-WATCHED = {"system", "faults"}
+WATCHED = {"system", "faults", "interop"}
 """The folders whose tests must leave nothing behind."""
 
 

@@ -67,19 +67,39 @@ class Blob:
     md5: str
 
 
-def linux_guest(blob: Blob, memory_size: int = 512 * MiB) -> Guest:
-    """The guest with ``blob`` in its RAM.
+@dataclass(frozen=True)
+class Boot:
+    """What a virtual machine boots into that guest."""
+
+    kernel: Path
+    initrd: Path
+    command_line: str = "console=ttyS0 quiet rdinit=/init"
+
+
+def linux_boot() -> Boot:
+    """The files, made ready. The blob comes as a virtio disk, the first one.
 
     Raises:
         KitError: no busybox, or the kernel cannot be had.
 
     """
     kernel = _kernel_folder()
+    return Boot(kernel / "vmlinuz", _initrd(kernel))
+
+
+def linux_guest(blob: Blob, memory_size: int = 512 * MiB) -> Guest:
+    """The guest with ``blob`` in its RAM.
+
+    Raises:
+        KitError: as ``linux_boot``.
+
+    """
+    boot = linux_boot()
     drive = f"file={blob.path},format=raw,readonly=on,if=none,id=blob"
     return Guest(
         (
-            *("-kernel", str(kernel / "vmlinuz"), "-initrd", str(_initrd(kernel))),
-            *("-append", "console=ttyS0 quiet rdinit=/init"),
+            *("-kernel", str(boot.kernel), "-initrd", str(boot.initrd)),
+            *("-append", boot.command_line),
             *("-drive", drive, "-device", "virtio-blk-pci,drive=blob"),
         ),
         memory_size,

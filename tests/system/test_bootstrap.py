@@ -46,6 +46,7 @@ TOOLS = "binutils busybox-static bzip2 gzip lz4 lzop zstd lbzip2 pbzip2 pigz e2f
     [
         ("demo", "python3-dev libc6-dev qemu-system-x86"),
         ("test", "python3-dev libc6-dev qemu-system-x86 make " + TOOLS),
+        ("interop", "python3-dev libc6-dev qemu-system-x86 make " + TOOLS + " debootstrap libvirt-dev pkg-config"),
     ],
 )
 def test_not_root(goal: str, packages: str, checkout: Path) -> None:
