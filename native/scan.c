@@ -132,6 +132,13 @@ static void note_page(ss_scanner *s)
         s->in_order = 0;
     s->last_block = s->block;
     s->last_page = s->page;
+    if (s->log_count < s->log_size) {
+        ss_page *noted = &s->log[s->log_count++];
+        noted->page = s->page;
+        noted->contents = s->size;
+        noted->block = (int32_t)s->block;
+        noted->record = s->record;
+    }
     if (s->record_offset < 0 && s->word_start >= s->piece_start) {
         s->record_offset = (int64_t)s->word_start;
         s->record_block = s->block;
@@ -356,6 +363,17 @@ void ss_scan_init(ss_scanner *s)
     s->old = s->recent = UINT64_MAX; /* begins no mark */
     s->need = 8;
     s->next = STEP_MAGIC;
+}
+
+void ss_scan_resume(ss_scanner *s, uint64_t offset, uint32_t ram_id, int64_t block)
+{
+    s->size = offset;
+    s->phase = STRUCTURE;
+    s->ram_offset = 0; /* it was passed: nothing else looks at where */
+    s->ram_id = ram_id;
+    s->block = block;
+    s->need = 8;
+    s->next = STEP_WORD;
 }
 
 void ss_scan_feed(ss_scanner *s, const uint8_t *data, size_t n)

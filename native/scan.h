@@ -17,6 +17,12 @@ typedef struct {
     uint8_t name[SS_MAX_NAME];
 } ss_block;
 
+/* A page record: its page, by its block and its offset there, and where in the stream its contents begin. */
+typedef struct {
+    uint64_t page, contents;
+    int32_t block, record;
+} ss_page;
+
 typedef struct {
     /* what was found; offsets are -1 until then */
     uint64_t size;
@@ -29,6 +35,9 @@ typedef struct {
     uint64_t record_page;
     ss_block blocks[SS_MAX_BLOCKS];
     uint8_t machine[SS_MAX_NAME];
+    /* where page records are noted, if anybody wants them: not beyond log_size */
+    ss_page *log;
+    size_t log_size, log_count;
     /* where it stands */
     uint64_t skip, ram_left, section_start;
     uint64_t old, recent; /* the last 16 bytes of the opaque part, the newest lowest */
@@ -40,6 +49,10 @@ typedef struct {
 } ss_scanner;
 
 void ss_scan_init(ss_scanner *s);
+
+/* Make an initialised scanner stand before the page record at offset, whose block is the one that records name from then on. The
+ * blocks and the page size are the caller's to set. */
+void ss_scan_resume(ss_scanner *s, uint64_t offset, uint32_t ram_id, int64_t block);
 
 /* The next n bytes of the stream. */
 void ss_scan_feed(ss_scanner *s, const uint8_t *data, size_t n);

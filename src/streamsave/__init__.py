@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .libvirt.save import save_domain as save_domain
     from .operations.image import ImageInfo as ImageInfo
     from .operations.image import read_info as read_info
+    from .operations.image_stream import ImageStream as ImageStream
+    from .operations.image_stream import open_stream as open_stream
     from .operations.inflow import save_stream as save_stream
     from .operations.outflow import restore_stream as restore_stream
     from .operations.reports import RestoreReport as RestoreReport
@@ -51,6 +53,7 @@ _HOMES = {
     "Cancellation": "cancel",
     "CompressOptions": "options",
     "ImageInfo": "operations.image",
+    "ImageStream": "operations.image_stream",
     "Metadata": "format.metadata",
     "Progress": "types",
     "RestoreOptions": "options",
@@ -60,6 +63,7 @@ _HOMES = {
     "StreamsaveError": "errors",
     "VerifyReport": "operations.verify",
     "find_codec": "codecs.registry",
+    "open_stream": "operations.image_stream",
     "read_info": "operations.image",
     "restore": "operations.restore",
     "restore_domain": "libvirt.restore",

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamsave._native.calls import StreamScanner as NativeScanner
-from streamsave.format.migration import StreamMap
+from streamsave.format.migration import PageContents, StreamMap
 from streamsave.format.scanner import StreamScanner as ReferenceScanner
 
-from .streams import StreamBuilder, built_streams, cut, jumbled_streams
+from .streams import RAM_ID, StreamBuilder, built_streams, cut, jumbled_streams
 
 splits = st.lists(st.integers(0, 1 << 15), max_size=12) | st.integers(1, 9).map(lambda step: range(0, 1 << 10, step))
 
@@ -122,3 +122,36 @@ def test_borrowed_memory_is_given_back(scanner: type[NativeScanner | ReferenceSc
         scanner().feed(view)
         scanner().feed(view.toreadonly()[3:])
     data.clear()  # BufferError if an export were left
+
+
+@given(built_streams(), splits)
+def test_twins_log_the_same_pages(built: StreamBuilder, places: Iterable[int]) -> None:
+    native, reference = NativeScanner(), ReferenceScanner()
+    reference.log = []
+    logged: list[PageContents] = []
+    for piece in cut(bytes(built.data), places):
+        logged += native.feed_logging(piece)
+        reference.feed(piece)
+    assert logged == reference.log
+    assert len(logged) == built.page_count + built.zero_page_count
+
+
+@given(built_streams(), st.data())
+def test_twins_go_on_at_any_page_record(built: StreamBuilder, data: st.DataObject) -> None:
+    """From there on they find what they would have found."""
+    stream = bytes(built.data)
+    at = data.draw(st.integers(0, len(stream)), label="at")
+    whole = NativeScanner()
+    whole.feed(stream[:at])
+    log = list(whole.feed_logging(stream[at:]))
+    record = whole.first_record
+    if record is None or record.block < 0:
+        return
+    while log and log[0].stream_offset <= record.stream_offset:  # its word began before
+        log.pop(0)
+    native = NativeScanner.resumed(whole.map(), RAM_ID, record)
+    reference = ReferenceScanner.resumed(whole.map(), RAM_ID, record)
+    reference.log = []
+    reference.feed(stream[record.stream_offset :])
+    assert list(native.feed_logging(stream[record.stream_offset :])) == reference.log == log
+    assert native.map() == reference.map()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, overload
 
-from ..format.migration import PageRecord, ScanState, StreamMap, map_of
+from ..format.migration import PageContents, PageKind, PageRecord, ScanState, StreamMap, map_of
 from ..types import Buffer
 from . import ffi, lib
 
@@ -18,6 +19,30 @@ class StreamScanner:
     def __init__(self) -> None:
         self._scanner: Any = ffi.new("ss_scanner *")
         lib.ss_scan_init(self._scanner)
+
+    @classmethod
+    def resumed(cls, stream: StreamMap, ram_id: int, record: PageRecord) -> StreamScanner:
+        """A scanner of that stream that stands before ``record``. ``ram_id``: of the RAM's section."""
+        scanner = cls()
+        s = scanner._scanner
+        blocks = stream.ram_blocks[: len(s.blocks)]
+        s.page_size, s.block_count = stream.page_size, len(blocks)
+        for number, block in enumerate(blocks):
+            name = block.name.encode()[:255]
+            s.blocks[number].size, s.blocks[number].name_size = block.size, len(name)
+            ffi.memmove(s.blocks[number].name, name, len(name))
+        lib.ss_scan_resume(s, record.stream_offset, ram_id, record.block)
+        return scanner
+
+    def feed_logging(self, data: Buffer) -> PageLog:
+        """``feed``, and the page records whose contents begin in ``data``."""
+        with memoryview(data) as view:
+            log = PageLog(len(view) // 9 + 2)
+        self._scanner.log, self._scanner.log_size, self._scanner.log_count = log.pages, len(log.pages), 0
+        self.feed(data)
+        log.length = int(self._scanner.log_count)
+        self._scanner.log_size = 0
+        return log
 
     @property
     def ram_size(self) -> int:
@@ -69,6 +94,29 @@ class StreamScanner:
                 end_mark=bool(s.end_mark),
             )
         )
+
+
+class PageLog(Sequence[PageContents]):
+    """Page records in the order of the stream, 24 bytes of memory each."""
+
+    def __init__(self, capacity: int) -> None:
+        self.pages: Any = ffi.new("ss_page[]", capacity)
+        self.length = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    @overload
+    def __getitem__(self, number: int) -> PageContents: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[PageContents]: ...
+    def __getitem__(self, number: int | slice) -> PageContents | Sequence[PageContents]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(self.length))]
+        if not 0 <= number < self.length:
+            raise IndexError(number)
+        page = self.pages[number]
+        return PageContents(page.block, page.page, page.contents, PageKind(page.record))
 
 
 def _bytes(array: Any, size: int) -> bytes:

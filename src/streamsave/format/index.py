@@ -24,7 +24,7 @@ from zlib import crc32
 
 from ..errors import UnsupportedImageError
 from ..units import MiB
-from .digest import DIGEST_SIZE, LEAF_SIZE, leaf_count, root_of
+from .digest import DIGEST_SIZE, LEAF_SIZE, leaf_count, leaves_of, root_of
 from .frames import FrameTable
 from .migration import StreamMap
 from .pages import FirstRecords
@@ -86,6 +86,15 @@ class Index:
         """Those of the chunk in frame ``number``."""
         per_frame = self.frames.chunk_size // LEAF_SIZE * DIGEST_SIZE
         return self.leaves[number * per_frame : (number + 1) * per_frame]
+
+    def objection(self, number: int, chunk: memoryview) -> str:
+        """Why ``chunk`` is not the one that was saved in frame ``number``; empty if it is."""
+        size = self.frames.chunk_size_of(number)
+        if len(chunk) != size:
+            return f"a chunk of {len(chunk)} bytes instead of the {size} in the index"
+        if leaves_of(chunk) != self.leaves_of_frame(number):
+            return "it decodes to other bytes than were saved: its digest is not the one in the index"
+        return ""
 
 
 def encode_pointer(pointer: IndexPointer) -> bytes:

@@ -68,6 +68,18 @@ class StreamMap:
     """If not: why, to follow "the stream is not all of one:"; else empty."""
 
 
+class PageKind(IntEnum):
+    """What a page record holds. The numbers are QEMU's flags."""
+
+    REPEATED = 0x02
+    """One byte, which all of the page repeats; nearly always zero."""
+    WHOLE = 0x08
+    """The page."""
+    DELTA = 0x40
+    """What changed since it was sent before (xbzrle)."""
+    COMPRESSED = 0x100
+
+
 class PageRecord(NamedTuple):
     """Where a page record begins in the stream, and which page it is of."""
 
@@ -76,6 +88,16 @@ class PageRecord(NamedTuple):
     """The number of the block in ``StreamMap.ram_blocks``; -1: of none of them."""
     page_offset: int
     """In bytes from the start of the block."""
+
+
+class PageContents(NamedTuple):
+    """A page record, and where in the stream what it says of the page begins."""
+
+    block: int
+    page_offset: int
+    stream_offset: int
+    """Of the page's bytes, or of the one byte that all of them are."""
+    kind: PageKind
 
 
 @dataclass(slots=True)

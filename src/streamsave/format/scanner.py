@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ..types import Buffer
-from .migration import PageRecord, Phase, ScanState, StreamMap, map_of
+from .migration import PageContents, PageKind, PageRecord, Phase, ScanState, StreamMap, map_of
 
 MAGIC: Final = b"QEVM\0\0\0\3"
 MAX_BLOCKS: Final = 512
@@ -62,6 +62,24 @@ class StreamScanner:
         self._last_page = (-1, 0)
         self.first_record: PageRecord | None = None
         """The first page record that begins in the piece that was fed last."""
+        self.log: list[PageContents] | None = None
+        """Where all page records are noted, if anybody wants them."""
+
+    @classmethod
+    def resumed(cls, stream: StreamMap, ram_id: int, record: PageRecord) -> StreamScanner:
+        """A scanner of that stream that stands before ``record``. ``ram_id``: of the RAM's section."""
+        scanner = cls()
+        state = scanner._state
+        state.size, state.phase, state.ram_offset, state.page_size = (
+            record.stream_offset,
+            Phase.STRUCTURE,
+            0,
+            stream.page_size,
+        )
+        state.blocks = tuple((block.name.encode(), block.size) for block in stream.ram_blocks)
+        scanner._ram_id, scanner._block_number = ram_id, record.block
+        scanner._ask(8, scanner._word)
+        return scanner
 
     @property
     def ram_size(self) -> int:
@@ -306,6 +324,8 @@ class StreamScanner:
         if self._block_number < 0 or page <= self._last_page or self._record not in (FLAG_PAGE, FLAG_ZERO):
             self._state.pages_in_order = False
         self._last_page = page
+        if self.log is not None:
+            self.log.append(PageContents(*page, self._state.size, PageKind(self._record)))
         if self.first_record is None and self._word_start >= self._piece_start:
             self.first_record = PageRecord(self._word_start, *page)
 

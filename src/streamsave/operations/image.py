@@ -59,6 +59,8 @@ class ImageInfo:
     """What we wrote about a guest that libvirt does not manage; None for the images of libvirt's domains."""
     oldest_libvirt: str
     """The first libvirt release that restores the format; empty: none does."""
+    missing_size: int
+    """How much of the payload the file lacks: it was cut. 0 where the image does not tell, or all is there."""
     index: Index | None
     """Of the images that streamsave writes."""
     index_problem: str
@@ -127,6 +129,7 @@ class OpenImage:
             payload_size=found.payload_size,
             description=parse_description(metadata.xml),
             oldest_libvirt="" if header.own else oldest_libvirt(header.payload_format),
+            missing_size=found.missing_size,
             index=found.index,
             index_problem=found.problem,
         )

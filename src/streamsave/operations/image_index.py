@@ -31,6 +31,8 @@ class FoundIndex:
     payload_size: int
     """Up to the index, or to the end of the file."""
     index: Index | None = None
+    missing_size: int = 0
+    """How much of the payload the file lacks, by what the header says of the index."""
     problem: str = ""
     """Why there should be an index and is none to be believed; else empty."""
 
@@ -55,7 +57,11 @@ def find_index(header: Header, size: int, read_at: Callable[[int, int], bytes]) 
         return FoundIndex(size, problem=problem)
     payload_size = min(pointer.offset, size)
     if pointer.offset + pointer.size > size or pointer.size > MAX_INDEX_SIZE:
-        return FoundIndex(payload_size, problem=f"it is said to be {pointer.size} bytes at {pointer.offset} of {size}")
+        return FoundIndex(
+            payload_size,
+            missing_size=pointer.offset - payload_size,
+            problem=f"it is said to be {pointer.size} bytes at {pointer.offset} of {size}",
+        )
     if codec is None:
         return FoundIndex(payload_size)
     try:

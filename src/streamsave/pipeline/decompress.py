@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ..codecs.base import Codec, DecodeError, NotFramed, OversizedError, Reframer, TruncatedError
 from ..errors import CorruptImageError, ImageError, TruncatedImageError
-from ..format.digest import leaves_of
 from ..format.frames import FrameTable
 from ..format.index import Index
 from ..types import Buffer, Sink, Source
@@ -182,8 +181,8 @@ class Decompression(Pipeline):
             chunk: Buffer | DecodeError
             try:
                 chunk = decoder.decode(frame, room)
-                if self._index:
-                    _check_chunk(memoryview(chunk), self._index, slot.number)
+                if self._index and (objection := self._index.objection(slot.number, memoryview(chunk))):
+                    raise DecodeError(objection)
             except DecodeError as error:
                 chunk = error
             slot.parts = self._reframer.settle(frame, chunk) if self._reframer else self._settle(frame, chunk)
@@ -234,14 +233,6 @@ class Decompression(Pipeline):
         where = f"near offset {offset}" if frame < 0 else f"in frame {frame} at offset {offset}"
         message = f"{self._path}: the {self._codec.name} payload {what} {where}: {error}"
         return kind(message, path=self._path, offset=offset, frame=frame, good_size=self.stats.bytes_out)
-
-
-def _check_chunk(chunk: memoryview, index: Index, number: int) -> None:
-    """``chunk`` is the one that was saved in frame ``number``; or DecodeError."""
-    if len(chunk) != index.frames.chunk_size_of(number):
-        raise DecodeError(f"a chunk of {len(chunk)} bytes instead of the {index.frames.chunk_size_of(number)} in the index")
-    if leaves_of(chunk) != index.leaves_of_frame(number):
-        raise DecodeError("it decodes to other bytes than were saved: its digest is not the one in the index")
 
 
 def _failing(error: DecodeError) -> Iterable[Buffer]:

@@ -1,0 +1,266 @@
+"""An image's migration stream as a file: seekable, decompressed where it is read and nowhere else.
+
+Through the index a read decodes the one or two frames that it touches, held against their digests. An image without an index
+is decoded from its start, and again from there when somebody seeks back; it costs time, never memory.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..codecs.base import Codec, DecodeError
+from ..errors import CorruptImageError, TruncatedImageError, UsageError
+from ..format.index import Index
+from .image import ImageInfo, OpenImage
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from .guest_ram import GuestRam
+
+CACHED_CHUNKS = 4
+"""How many decoded chunks a stream keeps: reads near one another decode a frame once."""
+
+
+def open_stream(image: str | Path) -> ImageStream:
+    """The decompressed migration stream of ``image``, to be read at any place; close it, or use it in a ``with``.
+
+    Raises:
+        IncompleteImageError, UnsupportedImageError, NotAnImageError, TruncatedImageError, SourceError: it cannot be read.
+
+    """
+    opened = OpenImage(image)
+    try:
+        return ImageStream(opened)
+    except BaseException:
+        opened.source.close()
+        raise
+
+
+class ImageStream(io.RawIOBase):
+    """A readable, seekable binary file of the stream's bytes. Any thread may call; calls wait for one another.
+
+    ``read`` and ``readinto`` give all that is asked for, less only at the end. They raise ``CorruptImageError`` and
+    ``TruncatedImageError`` with frame and offset where the image is damaged, and ``SourceError`` where it cannot be read.
+    Memory: ``CACHED_CHUNKS`` chunks and as many frames, whatever the size of the guest.
+    """
+
+    def __init__(self, image: OpenImage) -> None:
+        """Owns ``image``."""
+        super().__init__()
+        codec = image.codec()
+        self._image = image
+        self._chunks: _Chunks = (
+            _IndexedChunks(image, codec, image.info.index) if image.info.index else _SequentialChunks(image, codec)
+        )
+        self._cache: OrderedDict[int, memoryview] = OrderedDict()
+        self._lock = threading.RLock()
+        self._position = 0
+        self._ram: GuestRam | None = None
+
+    @property
+    def info(self) -> ImageInfo:
+        """What the image says of itself."""
+        return self._image.info
+
+    @property
+    def size(self) -> int:
+        """Of the stream, in bytes. Without an index all of it is decoded to tell."""
+        with self._lock:
+            return self._chunks.stream_size()
+
+    @property
+    def ram(self) -> GuestRam:
+        """The guest's memory in the stream: any page, by its block and offset."""
+        from .guest_ram import GuestRam
+
+        with self._lock:
+            if self._ram is None:
+                self._ram = GuestRam(self)
+            return self._ram
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """``size`` bytes from ``offset`` of the stream, less only at its end. The file's position stays."""
+        data = bytearray(size)
+        return bytes(data[: self._fill(memoryview(data), offset)])
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill ``buffer`` from the file's position; the number of bytes, short only at the end."""
+        with memoryview(buffer).cast("B") as view, self._lock:
+            size = self._fill(view, self._position)
+            self._position += size
+            return size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next ``size`` bytes, or all that are left."""
+        return self.readall() if size is None or size < 0 else super().read(size) or b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to ``offset`` from the start, the position or the end; the new position."""
+        with self._lock:
+            if whence == os.SEEK_CUR:
+                offset += self._position
+            elif whence == os.SEEK_END:
+                offset += self.size
+            if offset < 0:
+                raise UsageError(f"cannot seek to {offset}, before the start of the stream")
+            self._position = offset
+            return self._position
+
+    def tell(self) -> int:
+        """The file's position."""
+        return self._position
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def close(self) -> None:
+        """Close the image. May be called twice."""
+        self._image.source.close()
+        self._cache.clear()
+        super().close()
+
+    def _fill(self, view: memoryview, offset: int) -> int:
+        if self.closed:
+            raise ValueError("the stream is closed")
+        have, chunk_size = 0, self._chunks.chunk_size
+        with self._lock:
+            while have < len(view):
+                number, start = divmod(offset + have, chunk_size)
+                piece = self._chunk(number)[start : start + len(view) - have]
+                if not piece:
+                    break
+                view[have : have + len(piece)] = piece
+                have += len(piece)
+        return have
+
+    def _chunk(self, number: int) -> memoryview:
+        chunk = self._cache.pop(number, None)
+        if chunk is None:
+            chunk = self._chunks.decode(number)
+        self._cache[number] = chunk
+        if len(self._cache) > CACHED_CHUNKS:
+            self._cache.popitem(last=False)
+        return chunk
+
+    def __enter__(self) -> Any:
+        return self
+
+
+class _Chunks(ABC):
+    """The chunks of a stream by their numbers; one behind the end is empty."""
+
+    chunk_size: int
+
+    @abstractmethod
+    def decode(self, number: int) -> memoryview:
+        """Chunk ``number``, in memory of its own."""
+
+    @abstractmethod
+    def stream_size(self) -> int:
+        """Bytes in all chunks."""
+
+
+class _IndexedChunks(_Chunks):
+    def __init__(self, image: OpenImage, codec: Codec, index: Index) -> None:
+        self._image = image
+        self._codec = codec
+        self._index = index
+        self._decoder = codec.decoder()
+        self.chunk_size = index.frames.chunk_size
+
+    def decode(self, number: int) -> memoryview:
+        frames, info = self._index.frames, self._image.info
+        if not 0 <= number < len(frames):
+            return memoryview(b"")
+        size, offset = frames.sizes[number], info.payload_offset + frames.frame_offset(number)
+        frame = self._image.source.read_at(size, offset)
+        where = f"{info.path}: the {self._codec.name} payload {{}} in frame {number} at offset {offset}"
+        if len(frame) < size:
+            raise TruncatedImageError(
+                f"{where.format('ends')}: the file ends inside it", path=info.path, offset=offset, frame=number
+            )
+        try:
+            chunk = memoryview(self._decoder.decode(memoryview(frame), memoryview(bytearray(self.chunk_size))))
+            if objection := self._index.objection(number, chunk):
+                raise DecodeError(objection)
+        except DecodeError as error:
+            raise CorruptImageError(
+                f"{where.format('is damaged')}: {error}", path=info.path, offset=offset, frame=number
+            ) from error
+        return chunk
+
+    def stream_size(self) -> int:
+        return self._index.frames.stream_size
+
+
+class _SequentialChunks(_Chunks):
+    """Decodes forwards, and from the start again for what lies behind."""
+
+    def __init__(self, image: OpenImage, codec: Codec) -> None:
+        self._image = image
+        self._codec = codec
+        self.chunk_size = codec.chunk_size
+        self._size: int | None = None
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._next = 0
+        self._read_size = 0
+        self._reader = self._codec.stream_reader(self._read)
+
+    def _read(self, size: int) -> bytes:
+        info = self._image.info
+        left = info.payload_size - self._read_size
+        data = self._image.source.read_at(min(size, left), info.payload_offset + self._read_size)
+        self._read_size += len(data)
+        if size and not data and info.missing_size:
+            raise TruncatedImageError(
+                f"{info.path}: the file ends at offset {info.file_size}, {info.missing_size} bytes before the payload does;"
+                " copy it again",
+                path=info.path,
+                offset=info.file_size,
+            )
+        return data
+
+    def decode(self, number: int) -> memoryview:
+        if number < self._next:
+            self._rewind()
+        chunk = memoryview(b"")
+        while self._next <= number and (self._size is None or self._next * self.chunk_size < self._size):
+            chunk = self._decode_next()
+        return chunk if self._next == number + 1 else memoryview(b"")
+
+    def _decode_next(self) -> memoryview:
+        room = memoryview(bytearray(self.chunk_size))
+        info = self._image.info
+        try:
+            size = self._reader.readinto(room)
+        except DecodeError as error:
+            offset = info.payload_offset + self._read_size
+            raise CorruptImageError(
+                f"{info.path}: the {self._codec.name} payload is damaged near offset {offset}: {error}",
+                path=info.path,
+                offset=offset,
+                good_size=self._next * self.chunk_size,
+            ) from error
+        if size < self.chunk_size:
+            self._size = self._next * self.chunk_size + size
+        self._next += 1
+        return room[:size]
+
+    def stream_size(self) -> int:
+        while self._size is None:
+            self._decode_next()
+        return self._size
