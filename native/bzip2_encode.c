@@ -1,4 +1,5 @@
 #include "bzip2_encode.h"
+#include "bzip2_equal.h"
 
 #include <string.h>
 
@@ -9,7 +10,7 @@
 #define END_MAGIC 0x177245385090u
 #define LEVEL_UNIT 100000
 #define SPARE 19 /* bytes of a block that libbz2 leaves free, and so does every other encoder */
-#define FRAMING 24 /* bytes, more than a block's magic, checksum and origin, and the stream's end, take */
+#define FRAMING 32 /* bytes, more than a block's magic, checksum and origin, and the stream's end, take */
 
 static uint64_t load64(const uint8_t *p)
 {
@@ -52,22 +53,10 @@ static uint32_t checksum(const ss_bzip2_encoder *encoder, const uint8_t *data, s
     return ~crc;
 }
 
-static int has_zero_byte(uint64_t x)
+/* How often *p stands there, from the known number on, LONGEST_RUN at most. */
+static uint32_t run_at(const uint8_t *p, const uint8_t *end, uint32_t run)
 {
-    return ((x - 0x0101010101010101u) & ~x & 0x8080808080808080u) != 0;
-}
-
-/* Whether a run of four begins at one of the eight bytes from p on; reads eleven. */
-static int runs_begin(const uint8_t *p)
-{
-    uint64_t here = load64(p);
-    return has_zero_byte((here ^ load64(p + 1)) | (here ^ load64(p + 2)) | (here ^ load64(p + 3)));
-}
-
-/* How often *p stands there, LONGEST_RUN at most. */
-static uint32_t run_at(const uint8_t *p, const uint8_t *end)
-{
-    uint32_t limit = end - p < LONGEST_RUN ? (uint32_t)(end - p) : LONGEST_RUN, run = 1;
+    uint32_t limit = end - p < LONGEST_RUN ? (uint32_t)(end - p) : LONGEST_RUN;
     uint64_t same = *p * 0x0101010101010101u;
     while (run + 8 <= limit && load64(p + run) == same)
         run += 8;
@@ -82,15 +71,24 @@ static uint32_t fill(uint8_t *block, uint32_t block_size, const uint8_t **data, 
     const uint8_t *p = *data;
     uint8_t *out = block, *full = block + block_size;
     while (p < end && full - out > SHORTEST_RUN) {
-        if (end - p >= 11 && full - out >= 8 && !runs_begin(p)) {
-            memcpy(out, p, 8);
-            out += 8;
-            p += 8;
-            continue;
+        uint32_t run = 1;
+        if (end - p > 64 && full - out > 64 + SHORTEST_RUN) { /* copy up to the next run */
+            uint64_t pairs = ss_equal(p, p + 1), runs = pairs & pairs >> 1 & pairs >> 2;
+            uint32_t single = runs ? (uint32_t)__builtin_ctzll(runs) : 62;
+            memcpy(out, p, 64);
+            out += single;
+            p += single;
+            if (!runs)
+                continue;
+            uint64_t others = ~(pairs >> single);
+            run = others ? (uint32_t)__builtin_ctzll(others) + 1 : 64;
+            if (single + run >= 64)
+                run = run_at(p, end, run);
+        } else {
+            run = run_at(p, end, run);
         }
-        uint32_t run = run_at(p, end), kept = run < SHORTEST_RUN ? run : SHORTEST_RUN;
-        memset(out, *p, kept);
-        out += kept;
+        memset(out, *p, SHORTEST_RUN);
+        out += run < SHORTEST_RUN ? run : SHORTEST_RUN;
         if (run >= SHORTEST_RUN)
             *out++ = (uint8_t)(run - SHORTEST_RUN);
         p += run;
@@ -120,7 +118,7 @@ size_t ss_bzip2_encode(ss_bzip2_encoder *encoder, uint32_t level, const uint8_t 
         ss_put(&bits, BLOCK_MAGIC & 0xffffff, 24);
         ss_put(&bits, crc, 32);
         ss_put(&bits, origin, 25); /* the highest bit: not randomised */
-        if (!ss_bzip2_code(&encoder->coder, encoder->last, size, &bits, (uint64_t)(limit - bits.out) - FRAMING))
+        if (!ss_bzip2_code(&encoder->coder, encoder->last, size, &bits, (size_t)(limit - bits.out) - FRAMING))
             return 0;
     }
     ss_put(&bits, END_MAGIC >> 24, 24);

@@ -84,5 +84,5 @@ void ss_bzip2_codes(const uint8_t *lengths, uint32_t n, uint32_t *codes)
     for (uint32_t length = 1; length <= SS_BZIP2_LONGEST; length++, code <<= 1)
         for (uint32_t i = 0; i < n; i++)
             if (lengths[i] == length)
-                codes[i] = code++;
+                codes[i] = code++ << SS_BZIP2_LENGTH_BITS | length;
 }

@@ -11,7 +11,9 @@
  * Every symbol gets a code, for the format has no length of 0. */
 void ss_bzip2_code_lengths(const uint32_t *counts, uint32_t n, uint8_t *lengths);
 
-/* The codes of these lengths: the shortest first, then in the order of the symbols. */
+#define SS_BZIP2_LENGTH_BITS 5
+
+/* The codes of these lengths, each above its length: the shortest first, then in the order of the symbols. */
 void ss_bzip2_codes(const uint8_t *lengths, uint32_t n, uint32_t *codes);
 
 #endif

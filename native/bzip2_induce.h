@@ -22,14 +22,14 @@ static uint32_t NAMED(first_valley)(const TEXT *text, uint32_t n)
 }
 
 /* Counts each character's rotations by class, and lists the valleys, ascending, at the end of room for n / 2 + 1. */
-static uint32_t NAMED(classify)(const TEXT *text, uint32_t first, uint32_t n, struct bucket *buckets, uint32_t *valleys)
+static uint32_t NAMED(classify)(const TEXT *text, uint32_t first, uint32_t n, struct tally *tallies, uint32_t *valleys)
 {
     uint32_t at = n / 2, rises = 1;
     TEXT right = text[first + n];
     for (uint32_t i = first + n; i-- > first;) {
         TEXT here = text[i];
         uint32_t type = here < right + rises, class = rises << 1 | type;
-        buckets[right].count[class]++; /* the one of i + 1, now that the type on its left is known */
+        tallies[right].of[class]++; /* the one of i + 1, now that the type on its left is known */
         valleys[at] = i + 1;
         at -= class == VALLEY;
         right = here;
@@ -39,22 +39,27 @@ static uint32_t NAMED(classify)(const TEXT *text, uint32_t first, uint32_t n, st
 }
 
 /* Puts the valleys, in the order of the text, behind the falls of their characters. */
-static void NAMED(scatter)(const TEXT *text, const uint32_t *valleys, uint32_t count, uint32_t *w, struct bucket *buckets,
-                           uint32_t kinds)
+static void NAMED(scatter)(const TEXT *text, const uint32_t *valleys, uint32_t count, uint32_t *w, struct bucket *buckets)
 {
-    for (uint32_t c = 0, at = 0; c < kinds; c++) {
-        buckets[c].next[0] = at += buckets[c].count[FALL];
-        at += buckets[c].count[VALLEY];
+    for (uint32_t i = 0; i < count; i++) {
+        struct bucket *b = &buckets[text[valleys[i]]];
+        w[b->valley++] = valleys[i] | b->mark;
+        b->mark = 0;
     }
-    for (uint32_t i = 0; i < count; i++)
-        w[buckets[text[valleys[i]]].next[0]++] = valleys[i];
+}
+
+/* Has the text at hand for a step to come. The entry may not be there yet; then whatever it is does no harm. */
+static inline void NAMED(look_ahead)(const TEXT *text, uint32_t entry)
+{
+    __builtin_prefetch(text + (int32_t)(entry & POSITION) - 2);
 }
 
 /* From valleys sorted by their character to falls and peaks sorted by what they hold up to the next valley. */
 static void NAMED(name_falls)(const TEXT *text, uint32_t *w, uint32_t end, struct bucket *buckets)
 {
-    uint32_t group = 0;
+    uint32_t group = FALLING_GROUPS;
     for (uint32_t i = 0; i < end; i++) {
+        NAMED(look_ahead)(text, w[i + AHEAD]);
         uint32_t entry = w[i], j = (entry & POSITION) - 1;
         TEXT here = text[j], before = text[(int32_t)j - 1];
         uint32_t peak = before < here;
@@ -62,6 +67,7 @@ static void NAMED(name_falls)(const TEXT *text, uint32_t *w, uint32_t end, struc
         group += entry >> 31;
         uint32_t fresh = b->last[peak] != group;
         b->last[peak] = group;
+        __builtin_prefetch(w + b->next[peak] + LINE, 1);
         w[b->next[peak]++] = j | fresh << (31 - peak); /* a peak's mark is read from the other side */
     }
 }
@@ -69,8 +75,9 @@ static void NAMED(name_falls)(const TEXT *text, uint32_t *w, uint32_t end, struc
 /* From peaks to rises and valleys, from the greatest down. */
 static void NAMED(name_rises)(const TEXT *text, uint32_t *w, uint32_t start, uint32_t end, struct bucket *buckets)
 {
-    uint32_t group = 0;
+    uint32_t group = RISING_GROUPS;
     for (uint32_t i = end; i-- > start;) {
+        NAMED(look_ahead)(text, w[(int32_t)i - AHEAD]);
         uint32_t entry = w[i], j = (entry & POSITION) - 1;
         TEXT here = text[j], before = text[(int32_t)j - 1];
         uint32_t valley = before > here;
@@ -78,21 +85,24 @@ static void NAMED(name_rises)(const TEXT *text, uint32_t *w, uint32_t start, uin
         group += entry >> 31;
         uint32_t fresh = b->last[valley] != group;
         b->last[valley] = group;
+        __builtin_prefetch(w - LINE + b->next[valley], 1);
         w[--b->next[valley]] = j | fresh << 31;
         group += entry >> 30 & 1;
     }
 }
 
 /* As above, but from sorted valleys, and so to the ranks. */
-static void NAMED(rank_falls)(const TEXT *text, uint32_t n, uint32_t *w, uint32_t end, struct bucket *buckets,
+static void NAMED(rank_falls)(const TEXT *text, uint32_t n, uint32_t *w, uint32_t fork, struct bucket *buckets,
                               RESULT *result, uint32_t origin, uint32_t *origin_rank)
 {
-    for (uint32_t i = 0; i < end; i++) {
+    for (uint32_t i = 0; i < fork; i++) {
+        NAMED(look_ahead)(text, w[i + AHEAD]);
         uint32_t j = w[i] - 1;
         TEXT here = text[j], before = text[(int32_t)j - 1];
         uint32_t peak = before < here;
         struct bucket *b = &buckets[here];
-        uint32_t rank = b->rank++;
+        uint32_t rank = b->next[0] + b->next[1] - fork;
+        __builtin_prefetch(w + b->next[peak] + LINE, 1);
         w[b->next[peak]++] = j;
         result[rank] = RESULT_OF(j, before);
         if (j == origin)
@@ -101,21 +111,22 @@ static void NAMED(rank_falls)(const TEXT *text, uint32_t n, uint32_t *w, uint32_
     (void)n; /* not every RESULT_OF wants it */
 }
 
-static void NAMED(rank_rises)(const TEXT *text, uint32_t n, uint32_t *w, uint32_t start, uint32_t end,
+static void NAMED(rank_rises)(const TEXT *text, uint32_t n, uint32_t *w, uint32_t fork,
                               struct bucket *buckets, RESULT *result, uint32_t origin, uint32_t *origin_rank)
 {
-    for (uint32_t i = end; i-- > start;) {
+    for (uint32_t i = n; i-- > fork;) {
+        NAMED(look_ahead)(text, w[(int32_t)i - AHEAD]);
         uint32_t j = w[i] - 1;
         TEXT here = text[j], before = text[(int32_t)j - 1];
         uint32_t valley = before > here;
         struct bucket *b = &buckets[here];
-        uint32_t rank = --b->rank;
+        uint32_t rank = b->next[0] + b->next[1] - fork - 1;
+        __builtin_prefetch(w - LINE + b->next[valley], 1);
         w[--b->next[valley]] = j;
         result[rank] = RESULT_OF(j, before);
         if (j == origin)
             *origin_rank = rank;
     }
-    (void)n;
 }
 
 /* Sorts the rotations of a text of characters below kinds; returns the rank of the one that begins at its start. */
@@ -130,26 +141,24 @@ static uint32_t NAMED(sort)(TEXT *text, uint32_t n, uint32_t kinds, RESULT *resu
     text[-1] = text[n - 1];
     memcpy(text + n, text, (first + 1) * sizeof *text);
 
-    struct bucket *buckets = (struct bucket *)work;
-    uint32_t *room = work + kinds * (sizeof *buckets / sizeof *work);
-    memset(buckets, 0, kinds * sizeof *buckets);
-    uint32_t count = NAMED(classify)(text, first, n, buckets, room);
+    struct tally *tallies = (struct tally *)work;
+    struct bucket *buckets = (struct bucket *)(tallies + kinds);
+    uint32_t *room = (uint32_t *)(buckets + kinds);
+    memset(tallies, 0, kinds * sizeof *tallies);
+    uint32_t count = NAMED(classify)(text, first, n, tallies, room);
     const uint32_t *valleys = room + n / 2 + 1 - count;
     uint32_t *w = room + n / 2 + 1, *sorted = w + n;
 
-    NAMED(scatter)(text, valleys, count, w, buckets, kinds);
-    uint32_t fork = prepare_falls(buckets, kinds);
-    mark_valleys(buckets, kinds, w);
+    uint32_t fork = prepare_falls(tallies, buckets, kinds);
+    NAMED(scatter)(text, valleys, count, w, buckets);
     NAMED(name_falls)(text, w, fork, buckets);
-    prepare_rises(buckets, kinds, n, count);
-    mark_peaks(buckets, kinds, w);
+    prepare_rises(tallies, buckets, kinds, n, count, w);
     NAMED(name_rises)(text, w, fork, n, buckets);
     sort_valleys(valleys, count, first, n, w);
 
-    place(buckets, kinds, sorted, w);
-    prepare_falls(buckets, kinds);
+    prepare_ranks_of_falls(tallies, buckets, kinds, fork, w, sorted);
     NAMED(rank_falls)(text, n, w, fork, buckets, result, origin, &origin_rank);
-    prepare_rises(buckets, kinds, n, count);
-    NAMED(rank_rises)(text, n, w, fork, n, buckets, result, origin, &origin_rank);
+    prepare_ranks_of_rises(tallies, buckets, kinds, fork, n);
+    NAMED(rank_rises)(text, n, w, fork, buckets, result, origin, &origin_rank);
     return origin_rank;
 }

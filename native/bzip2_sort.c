@@ -27,77 +27,89 @@ enum class { FALL, PEAK, VALLEY, RISE };
 
 #define FRESH (1u << 31) /* unlike the entry before it in its class and character */
 #define POSITION ((1u << 30) - 1)
+#define FALLING_GROUPS (1u << 21) /* numbers above all positions; and those of what rises above all of these */
+#define RISING_GROUPS (1u << 22)
 
-/* All about one character, in half a cache line. */
+#define AHEAD 16 /* steps; it matters little how many */
+#define LINE 16 /* entries in a cache line: the next one is wanted before the first store to it */
+
+/* How many rotations of one character there are, by class. */
+struct tally {
+    uint32_t of[4];
+};
+
+/* Where in w the next rotation of a character goes: a fall and a peak; then a rise and a valley. */
 struct bucket {
-    uint32_t count[4]; /* of rotations, by class */
-    uint32_t next[2]; /* where in w the next one goes: a fall and a peak; then a rise and a valley */
+    uint32_t next[2];
     union {
         uint32_t last[2]; /* the group from which the last one came */
-        uint32_t rank; /* of the next one */
+        struct {
+            uint32_t valley, mark; /* where the next one goes that is not sorted yet, and whether it is the first */
+        };
     };
 };
 
-/* Where what falls goes, from the lowest on; returns where what rises begins. */
-static uint32_t prepare_falls(struct bucket *buckets, uint32_t kinds)
+/* Readies the buckets for what falls, from the lowest on; returns where what rises begins. */
+static uint32_t prepare_falls(const struct tally *tallies, struct bucket *buckets, uint32_t kinds)
 {
-    uint32_t fork = 0, at = 0, rank = 0;
+    uint32_t fork = 0;
     for (uint32_t c = 0; c < kinds; c++)
-        fork += buckets[c].count[FALL] + buckets[c].count[VALLEY];
-    for (uint32_t c = 0, peaks = fork; c < kinds; c++) {
-        struct bucket *b = &buckets[c];
-        b->next[0] = at;
-        b->next[1] = peaks;
-        b->rank = rank;
-        at += b->count[FALL] + b->count[VALLEY];
-        peaks += b->count[PEAK] + b->count[RISE];
-        rank += b->count[FALL] + b->count[PEAK] + b->count[VALLEY] + b->count[RISE];
+        fork += tallies[c].of[FALL] + tallies[c].of[VALLEY];
+    for (uint32_t c = 0, at = 0, peaks = fork; c < kinds; c++) {
+        const uint32_t *count = tallies[c].of;
+        buckets[c].next[0] = at;
+        buckets[c].next[1] = peaks;
+        buckets[c].valley = at + count[FALL];
+        buckets[c].mark = FRESH;
+        at += count[FALL] + count[VALLEY];
+        peaks += count[PEAK] + count[RISE];
     }
     return fork;
 }
 
-/* Where what rises goes, from the highest down. */
-static void prepare_rises(struct bucket *buckets, uint32_t kinds, uint32_t n, uint32_t count)
+/* Readies them for what rises, from the highest down; and marks the last peak of each character, for it is met first. */
+static void prepare_rises(const struct tally *tallies, struct bucket *buckets, uint32_t kinds, uint32_t n, uint32_t count,
+                          uint32_t *w)
 {
-    uint32_t rises = n, valleys = n + count, rank = n;
-    for (uint32_t c = kinds; c-- > 0;) {
-        struct bucket *b = &buckets[c];
-        b->next[0] = rises;
-        b->next[1] = valleys;
-        b->rank = rank;
-        rises -= b->count[RISE] + b->count[PEAK];
-        valleys -= b->count[VALLEY];
-        rank -= b->count[FALL] + b->count[PEAK] + b->count[VALLEY] + b->count[RISE];
+    for (uint32_t c = kinds, at = n, valleys = n + count; c-- > 0;) {
+        const uint32_t *of = tallies[c].of;
+        buckets[c].next[0] = at;
+        buckets[c].next[1] = valleys;
+        w[at - of[RISE] - 1] |= of[PEAK] > 0 ? FRESH : 0;
+        at -= of[RISE] + of[PEAK];
+        valleys -= of[VALLEY];
     }
 }
 
-/* The first valley of each character begins a group; and nothing has come from any group. */
-static void mark_valleys(struct bucket *buckets, uint32_t kinds, uint32_t *w)
+/* The same for ranks: the sorted valleys go behind the falls of their characters. What is before a character's place for
+ * falls and before its place for peaks is all that ranks below: a rank is the sum of both places less where peaks begin. */
+static void prepare_ranks_of_falls(const struct tally *tallies, struct bucket *buckets, uint32_t kinds, uint32_t fork,
+                                   uint32_t *w, const uint32_t *sorted)
 {
-    for (uint32_t c = 0; c < kinds; c++) {
-        if (buckets[c].count[VALLEY])
-            w[buckets[c].next[0] + buckets[c].count[FALL]] |= FRESH;
-        buckets[c].last[0] = buckets[c].last[1] = 0;
+    for (uint32_t c = 0, at = 0, peaks = fork; c < kinds; c++) {
+        const uint32_t *count = tallies[c].of;
+        buckets[c].next[0] = at;
+        buckets[c].next[1] = peaks;
+        at += count[FALL];
+        w[at] = *sorted; /* most names have one valley or none */
+        for (uint32_t i = 1; i < count[VALLEY]; i++)
+            w[at + i] = sorted[i];
+        at += count[VALLEY];
+        sorted += count[VALLEY];
+        peaks += count[PEAK] + count[RISE];
     }
 }
 
-/* As above, of the last peaks, which are met first. */
-static void mark_peaks(struct bucket *buckets, uint32_t kinds, uint32_t *w)
+/* As above, with places for rises and valleys: nobody needs the valleys any more, but they keep the sum right. */
+static void prepare_ranks_of_rises(const struct tally *tallies, struct bucket *buckets, uint32_t kinds, uint32_t fork,
+                                   uint32_t n)
 {
-    for (uint32_t c = 0; c < kinds; c++) {
-        if (buckets[c].count[PEAK])
-            w[buckets[c].next[0] - buckets[c].count[RISE] - 1] |= FRESH;
-        buckets[c].last[0] = buckets[c].last[1] = 0;
-    }
-}
-
-/* Puts the sorted valleys behind the falls of their characters. */
-static void place(const struct bucket *buckets, uint32_t kinds, const uint32_t *sorted, uint32_t *w)
-{
-    for (uint32_t c = 0; c < kinds; c++) {
-        w += buckets[c].count[FALL];
-        for (uint32_t left = buckets[c].count[VALLEY]; left > 0; left--)
-            *w++ = *sorted++;
+    for (uint32_t c = kinds, at = n, valleys = fork; c-- > 0;) {
+        const uint32_t *count = tallies[c].of;
+        buckets[c].next[0] = at;
+        buckets[c].next[1] = valleys;
+        at -= count[RISE] + count[PEAK];
+        valleys -= count[VALLEY] + count[FALL];
     }
 }
 

@@ -44,7 +44,7 @@ static void encode(ss_bzip2_encoder *encoder, uint32_t level, const uint8_t *tex
     uint8_t *out = allocate(room);
     size_t size = ss_bzip2_encode(encoder, level, text, n, out, room);
     put((uint32_t)size, out);
-    for (size_t less = 0; less < size; less += 1 + size / 8) { /* too little room is kept to */
+    for (size_t less = 0; n < 10000 && less < size; less += 1 + size / 8) { /* too little room is kept to */
         uint8_t *small = allocate(less);
         if (ss_bzip2_encode(encoder, level, text, n, small, less))
             exit(3);

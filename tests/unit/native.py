@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..kit.missing import require_tools
@@ -12,8 +13,9 @@ WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wno-
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1", "-g", "-std=c11")
 
 
-def build(program: Path, *sources: Path) -> Path:
-    """``program``, compiled from ``sources``."""
+def build(program: Path, *sources: Path, options: Sequence[str] = ()) -> Path:
+    """``program``, compiled from ``sources`` with the compiler's ``options``."""
     require_tools("gcc")
-    subprocess.run(["gcc", *WARNINGS, *SANITIZERS, f"-I{NATIVE}", *map(str, sources), "-o", str(program)], check=True)
+    command = ["gcc", *WARNINGS, *SANITIZERS, *options, f"-I{NATIVE}", *map(str, sources), "-o", str(program)]
+    subprocess.run(command, check=True)
     return program

@@ -22,9 +22,10 @@ HERE = Path(__file__).parent
 FUZZING_S = 5
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("driver") / "bzip2_driver", HERE / "bzip2_driver.c", *NATIVE.glob("bzip2_*.c"))
+@pytest.fixture(scope="module", params=[(), ("-DSS_PORTABLE",)], ids=["vectors", "portable"])
+def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("driver") / "bzip2_driver"
+    return build(program, HERE / "bzip2_driver.c", *NATIVE.glob("bzip2_*.c"), options=request.param)
 
 
 def drive(driver: Path, level: int, texts: list[bytes], file: Path) -> list[bytes]:

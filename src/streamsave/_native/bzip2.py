@@ -12,7 +12,7 @@ _allocate = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class Bzip2Compressor:
-    """A compressor's memory, for one thread: 49 MB of addresses, of which programs at level 9 touch less than half."""
+    """A compressor's memory, for one thread: 48 MB of addresses; programs touch 19 MB of it at level 9, 4 MB at 1."""
 
     def __init__(self, level: int) -> None:
         """Args:

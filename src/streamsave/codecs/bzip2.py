@@ -4,7 +4,17 @@ bzip2 has no room for a size, but a stream starts at a byte, and with ten bytes 
 level, and the magic of a first block (pi) or of the end (its square root). Before each such place stands the end of the
 stream before it: the end's magic and a checksum, shifted by up to seven bits.
 
-The compressor is our own (``native/bzip2_encode.c``): it sorts in linear time, whatever a guest has in its memory.
+The compressor is our own (``native/bzip2_encode.c``): it sorts in linear time, whatever a guest has in its memory. Measured
+on 32 MiB of programs and libraries, in one thread of two busy cores (user ms per MiB, ratio; medians of five in turn):
+
+=====  ===========  ===========  ============
+level  ours         libbz2       lbzip2 -n1
+=====  ===========  ===========  ============
+1      21.1, 2.747  66.3, 2.744  48.7, 2.736
+9      24.6, 2.861  77.0, 2.858  49.0, 2.815
+=====  ===========  ===========  ============
+
+Ours and libbz2 compressed chunks of 1 MiB, lbzip2 all of it at once. Of the time, the sort takes four fifths.
 """
 
 from __future__ import annotations
