@@ -9,6 +9,7 @@ import pytest
 
 from streamsave.cli.domain import DomainSummary, summarise_domain
 from streamsave.cli.main import main
+from streamsave.operations.contents import Contents
 from streamsave.units import GiB, KiB, MiB
 
 XML = """<domain type='kvm' id='3'>
@@ -80,7 +81,7 @@ def image_info(**changes: Any) -> SimpleNamespace:
     values: dict[str, Any] = {
         "path": Path("guest.save"), "file_size": 131 * MiB, "metadata": SimpleNamespace(xml=XML, cookie="<cookie/>"),
         "format": "zstd", "payload_offset": 69632, "payload_size": 130 * MiB, "description": None, "oldest_libvirt": "10.4",
-        "needs_xml": False,
+        "needs_xml": False, "index": None, "index_problem": "", "metadata_as_saved": None,
     }  # fmt: skip
     for name in header.keys() & changes.keys() - {"format"}:
         header[name] = changes.pop(name)
@@ -90,9 +91,11 @@ def image_info(**changes: Any) -> SimpleNamespace:
 
 @pytest.fixture
 def image(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """``image.info`` is what ``read_info`` returns."""
+    """``image.info`` is what ``read_info`` returns; what is in the payload nobody knows."""
     image = SimpleNamespace(info=image_info())
     monkeypatch.setattr("streamsave.operations.image.read_info", lambda _path: image.info)
+    unknown = Contents(None, False, -1, -1, -1, "checksums")
+    monkeypatch.setattr("streamsave.operations.contents.look_into", lambda _info: unknown)
     return image
 
 
@@ -111,6 +114,8 @@ machine       pc-q35-7.2 x86_64 kvm
 cookie        yes: --cookie prints it
 QEMU command  no
 restored by   libvirt 10.4 or later, streamsave
+index         no
+proof         by the codec's checksums; the image has no index
 """,
         "",
     )
@@ -163,7 +168,7 @@ def test_names_cannot_reach_the_terminal(image: SimpleNamespace, capsys: pytest.
     out = capsys.readouterr().out
     assert "image         a\\x1b[2J, " in out
     assert "guest         x\\u202ey\\x0arestored by   evil \\x9b\n" in out
-    assert out.count("\n") == 11
+    assert out.count("\n") == 13
 
 
 def test_for_programs(image: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,6 +180,9 @@ def test_for_programs(image: SimpleNamespace, capsys: pytest.CaptureFixture[str]
         "oldest_libvirt": "10.4", "needs_xml": False, "readable": True, "name": "tiny",
         "uuid": "11111111-2222-3333-4444-555555555555", "memory_size": 512 * MiB, "vcpu_count": 2,
         "machine": "pc-q35-7.2", "arch": "x86_64", "hypervisor": "kvm",
+        "index": False, "index_problem": "", "image_id": None, "root": None, "metadata_as_saved": None,
+        "proof": "checksums", "frame_count": None, "chunk_size": None, "stream_size": None, "ratio": None,
+        "stream_machine": None, "ram_blocks": None, "page_size": None, "page_count": None, "zero_page_count": None,
     }  # fmt: skip
 
 

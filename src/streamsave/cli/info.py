@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING
 from ..errors import UsageError
 from ..units import format_size
 from .arguments import add_command, add_image
+from .contents import contents_fields, contents_rows, gather
 from .output import Output, escape, table, write
 
 if TYPE_CHECKING:
+    from ..operations.contents import Contents
     from ..operations.image import ImageInfo
     from .arguments import Subparsers
 
 DESCRIPTION = """\
-Show what a save image says of itself: format, sizes, guest, and which libvirt restores it. The payload is not read.
-Images that were never finished are shown too.
+Show what a save image says of itself: format, sizes, guest, and which libvirt restores it; and what is in its payload:
+frames, RAM blocks, pages, and on a terminal how compressible the guest's memory is along its addresses. That comes from the
+index, so it takes a moment however large the guest is. Of an image without one only the beginning is decoded, or with --scan
+all of it. Images that were never finished are shown too.
 """
 
 EXAMPLES = """\
   streamsave info guest.save
   streamsave info guest.save --json | jq -r .format
+  streamsave info from-virsh.save --scan
+      count the pages of an image that has no index
   streamsave info guest.save --xml > guest.xml
       the XML exactly as it is in the image; likewise --cookie
 """
@@ -37,6 +43,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object on standard output, with the XML and the cookie"
     )
+    parser.add_argument("--scan", action="store_true", help="decode an image without an index to its end, to know all of it")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--xml", action="store_true", help="the XML and nothing else")
     only.add_argument("--cookie", action="store_true", help="libvirt's cookie and nothing else")
@@ -48,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
 
     info = read_info(args.image)
     if args.json or not (args.xml or args.cookie):
-        Output(json=args.json).result("info", as_fields(info), describe(info))
+        contents = None if _unreadable(info) else gather(info, scan=args.scan)
+        Output(json=args.json).result("info", as_fields(info, contents), describe(info, contents))
     elif args.xml:
         _print_exactly(info.metadata.xml)
     elif info.metadata.cookie is None:
@@ -58,13 +66,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(info: ImageInfo) -> str:
+def describe(info: ImageInfo, contents: Contents | None) -> str:
     """The image, for people."""
     from .domain import summarise_domain
 
     domain = summarise_domain(info.metadata.xml)
     header = info.header
-    machine = " ".join(part for part in (domain.machine, domain.arch, domain.hypervisor) if part)
+    stream = contents.stream if contents else None
+    machine = " ".join(
+        part for part in (stream.machine if stream else domain.machine, domain.arch, domain.hypervisor) if part
+    )
     rows = [
         ("image", f"{info.path}, {format_size(info.file_size)}"),
         ("complete", "yes" if header.complete else "no: the save that wrote it never finished; it cannot be restored"),
@@ -77,11 +88,14 @@ def describe(info: ImageInfo) -> str:
         ("cookie", "no" if info.metadata.cookie is None else "yes: --cookie prints it"),
         ("QEMU command", "yes: restore --use-saved-command shows it" if _has_command(info) else "no"),
         ("restored by", _restorers(info)),
+        *(contents_rows(info, contents) if contents else ()),
     ]
-    return table([(name, escape(value)) for name, value in rows])
+    shown = table([(name, escape(value)) for name, value in rows])
+    picture = _picture(info)
+    return "\n".join([shown, "", *map(escape, picture)]) if picture else shown
 
 
-def as_fields(info: ImageInfo) -> dict[str, object]:
+def as_fields(info: ImageInfo, contents: Contents | None) -> dict[str, object]:
     """The image, for programs."""
     from .domain import summarise_domain
 
@@ -112,6 +126,12 @@ def as_fields(info: ImageInfo) -> dict[str, object]:
         "machine": domain.machine,
         "arch": domain.arch,
         "hypervisor": domain.hypervisor,
+        "index": info.index is not None,
+        "index_problem": info.index_problem,
+        "image_id": info.index.image_id.hex() if info.index else None,
+        "root": info.index.root.hex() if info.index else None,
+        "metadata_as_saved": info.metadata_as_saved,
+        **contents_fields(info, contents),
     }
 
 
@@ -146,6 +166,17 @@ def _unreadable(info: ImageInfo) -> str:
     except UnsupportedImageError as error:
         return str(error)
     return ""
+
+
+def _picture(info: ImageInfo) -> list[str]:
+    """For people at a terminal."""
+    from shutil import get_terminal_size
+
+    from .memory_picture import draw
+
+    if info.index is None or sys.stdout is None or not sys.stdout.isatty():
+        return []
+    return draw(info.index, get_terminal_size().columns)
 
 
 def _print_exactly(text: str) -> None:

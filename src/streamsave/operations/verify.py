@@ -102,7 +102,7 @@ def verify(
         return VerifyReport(
             path=info.path,
             format=codec.name,
-            proof="digests" if info.index else "checksums" if codec.detects_damage else "structure",
+            proof=proof_of(info.index, codec),
             image_size=info.file_size,
             stream_size=stream.size,
             frame_count=stats.frame_count,
@@ -114,6 +114,13 @@ def verify(
             cpu_s=stats.cpu_s,
             stage_s=course.stage_s,
         )
+
+
+def proof_of(index: Index | None, codec: Codec) -> Proof:
+    """What a verification rests on."""
+    if index:
+        return "digests"
+    return "checksums" if codec.detects_damage else "structure"
 
 
 def _check_index(index: Index, stream: StreamMap, image: OpenImage, codec: Codec) -> None:
