@@ -199,11 +199,11 @@ def _check_empty(frame: memoryview) -> None:
 
 def _decode_unsized(frame: memoryview, room: memoryview) -> Buffer:
     """The chunk, in ``room``, of a zstd frame that does not say how large it is."""
-    with BytesIO(frame) as file:
-        reader = ZstdReader(file.read, ZstdReframer.chunk_bound)
-        size = reader.readinto(room)
-        if size == len(room) and reader.readinto(memoryview(bytearray(1))):
-            raise OversizedError(f"a chunk of more than the {size} bytes that are expected")
+    pieces = iter((frame, b""))
+    reader = ZstdReader(lambda _: next(pieces, b""), ZstdReframer.chunk_bound)
+    size = reader.readinto(room)
+    if size == len(room) and reader.readinto(memoryview(bytearray(1))):
+        raise OversizedError(f"a chunk of more than the {size} bytes that are expected")
     return room[:size]
 
 

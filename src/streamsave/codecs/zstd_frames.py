@@ -50,11 +50,12 @@ class ZstdReframer(SureFrames):
         if not self._data and not self._announced:
             return 0
         size = self._frame_size()
-        end = PREFIX_SIZE + size
-        room[:end] = SIZE_PREFIX + U32.pack(size) + memoryview(self._data)[:size]
+        room[:PREFIX_SIZE] = SIZE_PREFIX + U32.pack(size)
+        with memoryview(self._data) as data:
+            room[PREFIX_SIZE : PREFIX_SIZE + size] = data[:size]
         del self._data[:size]
         self._announced = False
-        return end
+        return PREFIX_SIZE + size
 
     def _frame_size(self) -> int:
         """The size of the zstd frame that begins here, and all of it is in ``_data``; or NotFramed."""
