@@ -28,7 +28,7 @@ import streamsave
 from streamsave.codecs.registry import codecs
 from streamsave.units import GiB, MiB
 
-MORE_PIPES = {"zstd": ("zstd -c -T0",)}
+MORE_PIPES = {"bzip2": ("lbzip2 -c",), "zstd": ("zstd -c -T0",)}
 """Other pipes that a format is held against, at the tool's own level: tools that use all cores."""
 
 
