@@ -228,7 +228,7 @@ def refuse_destination(guest: RunningQemu, path: Path | str, *expected: str, pre
     ("options", "status", "expected"),
     [
         (["--format", "nonsense"], 3, ["'nonsense'", *codecs()]),
-        (["--format", "sparse"], 3, ["sparse", "is not supported yet", *codecs()]),
+        (["--format", "sparse"], 3, ["sparse", "written by QEMU itself", *codecs()]),
         (["--level", "0"], 2, ["zstd", "level", " 1 ", " 19", "not 0"]),
         (["--format", "gzip", "--level", "10"], 2, ["gzip", "level", "1", "9", "not 10"]),
         (["--format", "raw", "--level", "1"], 2, ["raw", "level"]),

@@ -21,7 +21,7 @@ from ..kit.cli import streamsave
 from ..kit.qemu import Guest
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
-FORMATS = ("raw", "gzip", "bzip2", "lzop", "zstd")
+FORMATS = ("raw", "gzip", "bzip2", "xz", "lzop", "zstd")
 ROW = re.compile(r"^\| tiny\.(\w+)\.save \| \w+ \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| `(\w{64})` \|$", re.MULTILINE)
 ROWS = {row[1]: row for row in ROW.finditer((GOLDEN / "README.md").read_text())}
 XML, COOKIE = (GOLDEN / "tiny.xml").read_text(), (GOLDEN / "tiny.cookie.xml").read_text()

@@ -25,6 +25,9 @@ pytestmark = pytest.mark.qemu
 
 PEAK_LIMIT = 150 * MiB
 """Of streamsave and its guardian together, with 2 threads and the default level."""
+PEAK_LIMIT_XZ = 300 * MiB
+"""Its encoder alone takes some 30 MiB, and its chunks are larger."""
+LARGEST_CHUNK = max(codec.chunk_size for codec in codecs().values())
 FAST = ("raw", "gzip", "zstd")
 
 
@@ -46,7 +49,7 @@ def full_machine(launch: Launch, size: int, filled: int, folder: Path) -> Iterat
     """
     shared = Path("/dev/shm")
     ram = (shared if shutil.disk_usage(shared).free > size + GiB else folder) / f"streamsave-test-{os.getpid()}"
-    noise = random.Random(2).randbytes(MiB + 4 * KiB)
+    noise = random.Random(2).randbytes(LARGEST_CHUNK + 4 * KiB)
     try:
         with ram.open("wb") as file:
             for _ in range(filled // len(noise)):
@@ -82,23 +85,28 @@ def check_save(launch: Launch, size: int, filled: int, name: str, image: Path) -
         peaks = peaks_of(Run(["save", "--qmp", guest.monitor, image, "--format", name, "--threads", "2"]))
         assert guest.wait() == 0
     assert len(peaks) == 2, "streamsave and its guardian"
-    assert sum(peaks) < PEAK_LIMIT, [f"{peak / MiB:.0f} MiB" for peak in peaks]
+    check_peaks(peaks, name)
     assert image.stat().st_size > filled * 0.9, "the noise was none"
 
 
-def check_restore(launch: Launch, size: int, image: Path) -> None:
+def check_peaks(peaks: list[int], name: str) -> None:
+    assert sum(peaks) < (PEAK_LIMIT_XZ if name == "xz" else PEAK_LIMIT), [f"{peak / MiB:.0f} MiB" for peak in peaks]
+
+
+def check_restore(launch: Launch, size: int, name: str, image: Path) -> None:
     waiting = launch(machine(size, "memory-backend-ram"), incoming=True)
     waiting.qmp().close()
     peaks = peaks_of(Run(["restore", image, "--qmp", waiting.monitor, "--threads", "2"]))
     assert len(peaks) == 1
-    assert sum(peaks) < PEAK_LIMIT, [f"{peak / MiB:.0f} MiB" for peak in peaks]
+    check_peaks(peaks, name)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", codecs())
 def test_peak_memory_of_512_mib(launch: Launch, image: Path, name: str) -> None:
     """The slow ones get less to do: several times what a pool holds is enough."""
     check_save(launch, 512 * MiB, 500 * MiB if name in FAST else 48 * MiB, name, image)
-    check_restore(launch, 512 * MiB, image)
+    check_restore(launch, 512 * MiB, name, image)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from ..format.frames import FrameTable
 from ..types import Buffer
-from .base import Codec, DecodeError, NotFramed, ReadBytes, TruncatedError
+from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError
 from .members import MemberReader
 
 _MAGIC: Final = b"\x04\x22\x4d\x18"
@@ -124,7 +124,7 @@ class Lz4Decoder:
             kind = TruncatedError if frame_size > len(frame) else DecodeError
             raise kind(f"an lz4 frame of {frame_size} bytes in {len(frame)}")
         if chunk_size > len(room):
-            raise DecodeError(f"a chunk of {chunk_size} bytes where at most {len(room)} are expected")
+            raise OversizedError(f"a chunk of {chunk_size} bytes where at most {len(room)} are expected")
         if frame[: _HEADER.size] != _header(chunk_size, block_size, self._xxh32):
             raise DecodeError("the header of the lz4 frame is damaged")
         chunk = self._decode(frame[_HEADER.size : -_END.size], block_size, room[:chunk_size])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from .base import DecodeError, NotFramed, TruncatedError
+from .base import DecodeError, NotFramed, OversizedError, TruncatedError
 
 _SIZES = struct.Struct("<II")
 
@@ -48,7 +48,7 @@ class SizedHeader:
             kind = TruncatedError if frame_size > len(frame) else DecodeError
             raise kind(f"a frame of {frame_size} bytes in {len(frame)}")
         if chunk_size > room:
-            raise DecodeError(f"a chunk of {chunk_size} bytes where at most {room} are expected")
+            raise OversizedError(f"a chunk of {chunk_size} bytes where at most {room} are expected")
         return chunk_size
 
 
