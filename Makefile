@@ -5,7 +5,7 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak interop interop-full lint format guest bench clean
+.PHONY: help demo test soak damage fuzz interop interop-full lint format guest bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,14 @@ interop-full: ## every format in every direction, with both libvirts; writes the
 	@scripts/bootstrap interop
 	INTEROP_SUITES=trixie,bookworm INTEROP_RECORD=1 $(BIN)/pytest -m interop tests/interop $(ARGS)
 	$(BIN)/python scripts/generate_docs.py
+
+damage: ## ten thousand random damages to images of every format
+	@scripts/bootstrap test
+	$(BIN)/python -m tests.faults.damage $(ARGS)
+
+fuzz: ## fuzz what reads untrusted bytes, a minute each (or FUZZ_SECONDS)
+	@scripts/bootstrap test
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/pytest tests/fuzz $(ARGS)
 
 lint: ## ruff and mypy
 	@scripts/bootstrap test

@@ -99,7 +99,7 @@ class Gzip(Codec):
         while position < len(carrier):
             head, field = carrier[position : position + _CARRIER_HEADER_SIZE], position + _CARRIER_HEADER_SIZE
             size = int.from_bytes(head[-2:], "little")
-            if head != _CARRIER_PREFIX + struct.pack("<H2sH", size + 4, b"SX", size):
+            if size > _FIELD_MAX or head != _CARRIER_PREFIX + struct.pack("<H2sH", size + 4, b"SX", size):
                 raise DecodeError(f"no carrier of ours at byte {position} of it")
             position = field + size + len(_NOTHING)
             if carrier[field + size : position] != _NOTHING:

@@ -1,0 +1,78 @@
+"""A short campaign of random damage (``damage.py``); ``make damage`` runs ten thousand trials."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from streamsave.operations.reports import RestoreReport
+
+from ..kit.images import restored
+from . import damage
+from .damage import DAMAGES, REGIONS, Trial, run_campaign, run_trial, samples
+
+COUNT = 300
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_damage_is_an_error_or_harmless() -> None:
+    seed = int(os.environ.get("DAMAGE_SEED", time.time()))
+    print(f"seed {seed}")  # pytest shows it if this fails
+    numbers = Random(seed).sample(range(100_000), COUNT)
+    trials = run_campaign(seed, numbers, workers=2)
+    broken = [f"--only {trial.number}: {trial}" for trial in trials if trial.broken]
+    assert not broken, f"python -m tests.faults.damage --seed {seed} " + "\n".join(broken)
+    outcomes = Counter(trial.outcome for trial in trials)
+    assert outcomes["CorruptImageError"] > COUNT // 4, outcomes
+    assert outcomes["good"] > COUNT // 50, outcomes
+
+
+def test_trials_are_spread_evenly_and_come_out_the_same_again() -> None:
+    count = len(samples()) * len(REGIONS) * len(DAMAGES)
+    places = {
+        (number % len(samples()), number // len(samples()) % len(REGIONS), number // len(samples()) // len(REGIONS))
+        for number in range(count)
+    }
+    assert len(places) == count
+    one, other = run_trial(7, 123), run_trial(7, 123)
+    assert (one.outcome, one.kind, one.region) == (other.outcome, other.kind, other.region)
+
+
+def trial_where(**wanted: str) -> int:
+    """The number of a trial of that sample, region and kind."""
+    for number in range(len(samples()) * len(REGIONS) * len(DAMAGES)):
+        sample = samples()[number % len(samples())].name
+        region = REGIONS[number // len(samples()) % len(REGIONS)]
+        kind = list(DAMAGES)[number // len(samples()) // len(REGIONS)]
+        if {"sample": sample, "region": region, "kind": kind} == wanted:
+            return number
+    raise LookupError(wanted)
+
+
+@pytest.mark.parametrize("lie", ["wrong bytes", "a crash", "a descriptor"])
+def test_a_broken_promise_is_seen(lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, kept = restored, []
+
+    def lying(path: Path) -> tuple[bytes, RestoreReport]:
+        if lie == "a crash":
+            raise ZeroDivisionError
+        if lie == "a descriptor":
+            kept.append(os.open("/dev/null", os.O_RDONLY))
+        stream, report = honest(path)
+        return (b"?" + stream[1:] if lie == "wrong bytes" else stream), report
+
+    number = trial_where(sample="zstd", region="metadata", kind="flip")
+    assert run_trial(1, number).broken == ""
+    monkeypatch.setattr(damage, "restored", lying)
+    trial: Trial = run_trial(1, number)
+    assert {"wrong bytes": "wrong bytes", "a crash": "raised ZeroDivisionError", "a descriptor": "descriptor is left"}[
+        lie
+    ] in trial.broken
+    for fd in kept:
+        os.close(fd)
