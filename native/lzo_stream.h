@@ -91,7 +91,7 @@ static inline uint8_t *put_literal_count(uint8_t *out, size_t count, int is_firs
     return out;
 }
 
-/* A match of 3 bytes and more (a far one: 4, or it costs more than it saves) with no literals behind it yet. */
+/* A match of 3 bytes and more, with no literals behind it yet. */
 static inline uint8_t *put_match(uint8_t *out, size_t distance, size_t length)
 {
     size_t code, marker, shortest;
