@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from .format.metadata import Metadata as Metadata
     from .libvirt.restore import restore_domain as restore_domain
     from .libvirt.save import save_domain as save_domain
+    from .operations.convert import ConvertReport as ConvertReport
+    from .operations.convert import convert as convert
+    from .operations.edit import EditReport as EditReport
+    from .operations.edit import edit as edit
     from .operations.image import ImageInfo as ImageInfo
     from .operations.image import read_info as read_info
     from .operations.image_stream import ImageStream as ImageStream
@@ -52,6 +56,8 @@ _HOMES = {
     "Aborted": "errors",
     "Cancellation": "cancel",
     "CompressOptions": "options",
+    "ConvertReport": "operations.convert",
+    "EditReport": "operations.edit",
     "ImageInfo": "operations.image",
     "ImageStream": "operations.image_stream",
     "Metadata": "format.metadata",
@@ -62,6 +68,8 @@ _HOMES = {
     "SaveReport": "operations.reports",
     "StreamsaveError": "errors",
     "VerifyReport": "operations.verify",
+    "convert": "operations.convert",
+    "edit": "operations.edit",
     "find_codec": "codecs.registry",
     "open_stream": "operations.image_stream",
     "read_info": "operations.image",

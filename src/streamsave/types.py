@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
+from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap
@@ -54,6 +55,24 @@ class DurableSink(Sink, Protocol):
         Raises:
             DestinationError: the system could not.
         """
+
+
+class ImageFile(DurableSink, Protocol):
+    """Where a new image goes; its head was written when this was made."""
+
+    path: Path
+    size: int
+    """Bytes written so far, head included."""
+
+    def commit(self, header: bytes, partial: bytes) -> None:
+        """Make the image exist, with the complete ``header`` in place of the ``partial`` one. Durable when it returns.
+
+        Raises:
+            DestinationError: some step failed, and no image exists.
+        """
+
+    def discard(self) -> None:
+        """Remove what was not committed, and close. May be called twice."""
 
 
 Outcome: TypeAlias = Literal["", "done", "failed"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from random import Random
+from struct import pack
 from typing import Any
 
 from streamsave.format.metadata import Metadata
@@ -13,7 +16,7 @@ from streamsave.operations.inflow import save_stream
 from streamsave.operations.outflow import restore_stream
 from streamsave.operations.reports import RestoreReport, SaveReport
 from streamsave.options import CompressOptions
-from streamsave.units import KiB
+from streamsave.units import KiB, MiB
 
 from ..property.streams import StreamBuilder
 
@@ -35,6 +38,39 @@ def made_up_stream(page_count: int = 900) -> bytes:
     records.append(builder.zero_page(block="rom"))
     builder.ram_part(*records, last=True)
     return bytes(builder.device(3, "cpu", random.randbytes(9000)).end(b'{"page_size": 4096}').data)
+
+
+def long_stream(ram_size: int, piece_size: int = 16 * MiB) -> Iterator[bytes]:
+    """A guest's stream in pieces, a page record for each page of ``ram_size`` bytes; what is in them repeats."""
+    builder = StreamBuilder().configuration("pc-made-up").ram_start({"pc.ram": ram_size})
+    pages = [Random(number).randbytes(64) * 64 for number in range(61)]
+    for start in range(0, ram_size, piece_size):
+        first = builder.page(pages[0], block="pc.ram", offset=start)
+        others = (
+            pack(">Q", offset | 0x28) + pages[offset // 4096 % 61]
+            for offset in range(start + 4096, start + piece_size, 4096)
+        )
+        builder.ram_part(first, *others, last=start + piece_size >= ram_size)
+        yield bytes(builder.data)
+        builder.data.clear()
+    yield bytes(builder.device(3, "cpu", b"registers").end(b"{}").data)
+
+
+def save_pieces(pieces: Iterable[bytes], path: Path, **options: Any) -> SaveReport:
+    """The stream that ``pieces`` are of as an image at ``path``, without all of it in memory or on disk."""
+    reader, writer = os.pipe()
+
+    def feed() -> None:
+        with open(writer, "wb") as pipe:
+            pipe.writelines(pieces)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        return save_stream(reader, path, METADATA, CompressOptions(**options), was_running=True)
+    finally:
+        os.close(reader)
+        feeder.join()
 
 
 def save_bytes(stream: bytes, path: Path, *, was_running: bool = True, **options: Any) -> SaveReport:

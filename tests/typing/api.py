@@ -59,6 +59,18 @@ def streams(fd: int) -> float:
     return report.ratio
 
 
+def converts(fd: int) -> bool:
+    report: streamsave.ConvertReport = streamsave.convert("guest.save", fd)
+    options = streamsave.CompressOptions(format="gzip", level=6)
+    streamsave.convert(fd, Path("new.save"), options, xml="<domain/>", state="paused", progress=on_progress)
+    return report.root_compared
+
+
+def edits() -> bool:
+    report: streamsave.EditReport = streamsave.edit("guest.save", xml=lambda xml: xml.replace("a", "b"), state="running")
+    return streamsave.edit(Path("guest.save"), xml="<domain/>").changed or report.rewritten
+
+
 def looks() -> str:
     info: streamsave.ImageInfo = streamsave.read_info("guest.save")
     chunk_size: int = streamsave.find_codec("gzip").chunk_size

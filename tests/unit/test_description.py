@@ -8,13 +8,13 @@ import pytest
 
 from streamsave.errors import CorruptImageError
 from streamsave.format.description import (
-    MAX_XML,
     GuestDescription,
     SavedCommand,
     encode_description,
     parse_description,
     parse_saved_command,
 )
+from streamsave.format.domain_xml import MAX_XML
 from streamsave.units import MiB
 
 from . import golden

@@ -28,7 +28,7 @@ def test_functions_stay_functions_whatever_is_imported_first(first: str) -> None
     program = (
         f"import {first}, streamsave\n"
         "streamsave.SaveOptions()\n"
-        "names = ('save', 'restore', 'save_stream', 'restore_stream', 'read_info', 'find_codec')\n"
+        "names = ('save', 'restore', 'save_stream', 'restore_stream', 'read_info', 'convert', 'edit', 'find_codec')\n"
         "print(all(callable(getattr(streamsave, name)) for name in names))"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "True\n"

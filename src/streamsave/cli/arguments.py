@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ..choices import DEFAULT_WINDOW, Transport
+from ..errors import SourceError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives it no public name
@@ -98,3 +100,30 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """``--quiet``."""
     parser.add_argument("--quiet", action="store_true", help="print nothing but warnings and errors")
+
+
+def add_changes(parser: argparse.ArgumentParser) -> None:
+    """``--xml``, and ``--set-running`` or ``--set-paused``: what else is to be in an image than was."""
+    parser.add_argument("--xml", metavar="FILE", type=Path, help="replace the domain XML by what is in FILE")
+    state = parser.add_mutually_exclusive_group()
+    state.add_argument(
+        "--set-running", dest="state", action="store_const", const="running", help="let the guest run after a restore"
+    )
+    state.add_argument(
+        "--set-paused", dest="state", action="store_const", const="paused", help="leave the guest paused after a restore"
+    )
+
+
+def read_xml(path: Path | None) -> str | None:
+    """The text in the file of ``--xml``, byte for byte; None without one.
+
+    Raises:
+        SourceError: it cannot be read.
+
+    """
+    if path is None:
+        return None
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}; name a file with a domain XML", path=path) from error

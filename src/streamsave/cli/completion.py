@@ -12,7 +12,7 @@ from .output import write
 if TYPE_CHECKING:
     from .arguments import Subparsers
 
-FILES = frozenset({"IMAGE", "SOCKET", "PATH"})
+FILES = frozenset({"IMAGE", "SOCKET", "PATH", "SRC", "DST", "FILE"})
 """The metavars of arguments that name files."""
 
 EXAMPLES = """\

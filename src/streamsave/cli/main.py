@@ -15,10 +15,10 @@ from typing import Any, Final
 
 from .. import __version__
 from ..errors import Aborted, DestinationError, StreamsaveError
-from . import completion, demo, formats, info, restore, save, verify
+from . import completion, convert, demo, edit, formats, info, restore, save, verify
 from .output import INTERNAL_ERROR_STATUS, PROGRAM, Output, complain, escape, exit_status, write
 
-COMMANDS: Final = (save, restore, info, verify, formats, demo, completion)
+COMMANDS: Final = (save, restore, info, verify, convert, edit, formats, demo, completion)
 
 EPILOG: Final = """\
 examples:

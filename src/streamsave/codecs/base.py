@@ -157,6 +157,8 @@ class Codec(ABC):
     """How many bytes a splitter wants to see at a time: a frame's header, or a window to search."""
     detects_damage: ClassVar[bool] = True
     """Whether a frame carries what it takes to see that a bit of it was flipped."""
+    tells_its_end: ClassVar[bool] = True
+    """Whether a decoder sees where the payload ends, though something follows."""
     tool: ClassVar[tuple[str, ...]] = ()
     """The stock tool's name and options that compress standard input to standard output; empty: none."""
     tool_decode_options: ClassVar[tuple[str, ...]] = ("-dc",)

@@ -19,6 +19,7 @@ class Raw(Codec):
     chunk_size = 1 * MiB
     probe_size = chunk_size
     detects_damage = False
+    tells_its_end = False
 
     def encoder(self, level: int) -> RawEncoder:  # noqa: ARG002
         return RawEncoder()

@@ -35,13 +35,12 @@ class FileSource:
         self._fd = fd
         self._path = path
         self._aborted = False
-        self._left: int | None = None
         with suppress(OSError):  # advice, which not every file system takes
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
-    def limit(self, size: int) -> None:
-        """Let the input end ``size`` bytes from here, if the file does not end before."""
-        self._left = size
+    def fileno(self) -> int:
+        """The descriptor, which stays ours."""
+        return self._fd
 
     def read_at(self, size: int, offset: int) -> bytes:
         """``size`` bytes from ``offset`` in the file, fewer only at its end. The current offset stays.
@@ -61,9 +60,6 @@ class FileSource:
     def readinto(self, view: memoryview) -> int:
         """See ``Source``."""
         have = 0
-        if self._left is not None:
-            view = view[: self._left]
-            self._left -= len(view)
         while have < len(view):
             if self._aborted:
                 raise SourceError(f"{self._path}: reading was aborted", path=self._path)

@@ -12,18 +12,16 @@ import binascii
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 from ..errors import CorruptImageError
-from ..units import KiB, MiB
+from ..units import KiB
+from .domain_xml import parse_domain
 
 NAMESPACE: Final = "urn:streamsave:guest:1"
 _PREFIX: Final = "streamsave"
 _GUEST, _ARGUMENT, _FOLDER = "guest", "argument", "working-directory"
 _NAMESPACES: Final = {_PREFIX: NAMESPACE}
-
-MAX_XML: Final = 4 * MiB
-"""Characters of an XML that is read. A tree takes many times its text's memory, and Linux limits command lines to 2 MiB."""
 
 _NOT_XML: Final = re.compile("[^\t -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot carry, and the line ends, which a parser would change."""
@@ -77,7 +75,7 @@ def encode_description(guest: GuestDescription) -> str:
 def parse_description(xml: str) -> GuestDescription | None:
     """The guest that ``xml`` describes; None if it is not ours, or says nothing that we understand."""
     try:
-        domain = _parse(xml)
+        domain = parse_domain(xml)
         ours = _find_ours(domain)
         if ours is None:
             return None
@@ -106,26 +104,8 @@ def parse_saved_command(xml: str) -> SavedCommand | None:
         CorruptImageError: not well-formed, larger than ``MAX_XML``, or with a document type, which no domain XML has.
 
     """
-    ours = _find_ours(_parse(xml))
+    ours = _find_ours(parse_domain(xml))
     return None if ours is None else _command(ours)
-
-
-class _NoDoctype(ET.TreeBuilder):
-    """A document type can define entities, which grow without bound."""
-
-    def doctype(self, *_declaration: object) -> NoReturn:
-        """Refuse it."""
-        raise CorruptImageError("the domain XML has a document type; no libvirt writes that, so it is not read")
-
-
-def _parse(xml: str) -> ET.Element:
-    if len(xml) > MAX_XML:
-        raise CorruptImageError(f"the domain XML has {len(xml)} characters; {MAX_XML} are the most that is read")
-    try:
-        data = xml.encode("utf-8", "surrogateescape")
-        return ET.fromstring(data, ET.XMLParser(target=_NoDoctype(), encoding="utf-8"))
-    except (ET.ParseError, UnicodeEncodeError) as error:
-        raise CorruptImageError(f"the domain XML is not well-formed: {error}") from error
 
 
 def _find_ours(domain: ET.Element) -> ET.Element | None:

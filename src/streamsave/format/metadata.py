@@ -35,11 +35,7 @@ def encode_metadata(metadata: Metadata) -> tuple[bytes, int]:
         UsageError: a text that holds NUL or what is no character, or more text than a reader accepts.
 
     """
-    data = _text(metadata.xml)
-    cookie_offset = 0
-    if metadata.cookie is not None:
-        cookie_offset = len(data)
-        data += _text(metadata.cookie)
+    data, cookie_offset = encode_texts(metadata)
     payload_offset = HEADER_SIZE + len(data) + PADDING
     payload_offset += -payload_offset % ALIGNMENT
     if payload_offset - HEADER_SIZE > MAX_DATA_SIZE:
@@ -47,9 +43,22 @@ def encode_metadata(metadata: Metadata) -> tuple[bytes, int]:
     return data.ljust(payload_offset - HEADER_SIZE, b"\0"), cookie_offset
 
 
+def encode_texts(metadata: Metadata) -> tuple[bytes, int]:
+    """The same without the padding.
+
+    Raises:
+        UsageError: a text that holds NUL or what is no character.
+
+    """
+    data = _text(metadata.xml)
+    if metadata.cookie is None:
+        return data, 0
+    return data + _text(metadata.cookie), len(data)
+
+
 def digest_of(metadata: Metadata) -> bytes:
     """XXH3-128 of both texts as they stand in an image, each with the NUL that ends it."""
-    return xxh3_128_digest(b"".join(_text(text) for text in (metadata.xml, metadata.cookie) if text is not None))
+    return xxh3_128_digest(encode_texts(metadata)[0])
 
 
 def parse_metadata(data: Buffer, cookie_offset: int) -> Metadata:

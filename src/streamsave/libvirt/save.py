@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cancel import Cancellation
+from ..endpoints.file import NewImage
 from ..endpoints.pipe import PAGE_SIZE, PIPE_SIZE, PipeSource
 from ..errors import GuestError, ImageError, LibvirtError, MigrationError, SourceError, UsageError
 from ..format.header import HEADER_SIZE, Header, parse_header
@@ -25,7 +26,7 @@ from ..operations.commit import Commit
 from ..operations.course import COMMIT, Course
 from ..operations.guarding import check_space, guardian_plan
 from ..operations.image import format_word
-from ..operations.image_writer import ImageWriter
+from ..operations.image_writer import ImageWriter, new_image
 from ..operations.inflow import Inflow
 from ..operations.limits import StoppedLimit
 from ..operations.reports import STREAM, SaveReport
@@ -88,7 +89,7 @@ def save_domain(
         limit = StoppedLimit(options.max_stopped_s if state == "running" else None, memory_size)
         limit.check()
         course.watch(limit.look)
-        with ImageWriter(destination, options.codec, Metadata(xml), was_running=False) as trial:
+        with new_image(destination, options.codec, Metadata(xml), was_running=False) as trial:
             check_space(trial, memory_size)
         with open_passage(connection, xml) as passage:
             cancel.check()
@@ -139,14 +140,14 @@ class _DomainSave:
 
     def run(self, cancel: Cancellation) -> SaveReport:
         """All of it."""
-        image: ImageWriter | None = None
+        image: ImageWriter[NewImage] | None = None
         with ExitStack() as owned:
             owned.callback(self._close)
             try:
                 with self._limit.counting(cancel), cancel.waking(lambda _error: self._source.abort()):
                     header, metadata = self._receive_head()
                     image = owned.enter_context(
-                        ImageWriter(self._destination, self._options.codec, metadata, was_running=header.was_running)
+                        new_image(self._destination, self._options.codec, metadata, was_running=header.was_running)
                     )
                     plan = guardian_plan(image, self._options.codec)
                     owned.enter_context(Guardian(None, plan, cancel=cancel))
@@ -189,7 +190,7 @@ class _DomainSave:
             raise SourceError(f"libvirt ended its save after {got} of the {size} bytes of its header or metadata")
         return bytes(data)
 
-    def _receive_stream(self, image: ImageWriter, cancel: Cancellation) -> None:
+    def _receive_stream(self, image: ImageWriter[NewImage], cancel: Cancellation) -> None:
         """The whole stream into the image. Its end mark is all that tells of success: libvirt's word comes after ours."""
         self._inflow = Inflow(self._source, image, self._options)
         self._inflow.run(self._course, cancel)
@@ -198,7 +199,7 @@ class _DomainSave:
         self._call.check()
         self._course.end(STREAM)
 
-    def _let_go(self, image: ImageWriter) -> tuple[str, ...]:
+    def _let_go(self, image: ImageWriter[NewImage]) -> tuple[str, ...]:
         """The image exists: open the gate, and libvirt ends the domain."""
         assert self._gate is not None, "there is a committed image"
         passed = self._gate.drain()

@@ -1,7 +1,7 @@
 """The course of one operation: its stages, how far it came and where the time went, whatever its end.
 
 One record, ``Progress``, says it all, and this is the only place that tells it: to the caller's callback while the operation
-runs and once at its end, to the loggers ``streamsave.save`` and ``streamsave.restore``, and to the error of one that failed.
+runs and once at its end, to the operation's logger (``streamsave.save``, say), and to the error of one that failed.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Shared by the operations: whatever the endpoints are, a stream is pumped the sam
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from .._native.calls import StreamScanner
 from ..cancel import Cancellation
@@ -43,6 +44,18 @@ def restore_progress(pipeline: Pipeline, payload_size: int, elapsed_s: float) ->
     stats = pipeline.stats
     fraction = min(1.0, stats.bytes_in / payload_size) if payload_size else 0.0
     return _progress(stats, fraction, payload_size, elapsed_s)
+
+
+def convert_progress(reading: Pipeline, writing: Pipeline, payload_size: int, elapsed_s: float) -> Progress:
+    """By the payload that is read, if its size is known; what comes out is that of the new image."""
+    looked, stats = restore_progress(reading, payload_size, elapsed_s), writing.stats
+    return replace(
+        looked,
+        bytes_out=stats.bytes_out,
+        rate_out=stats.bytes_out / MiB / elapsed_s if elapsed_s > 0 else 0.0,
+        write_s=stats.write_s,
+        cpu_s=looked.cpu_s + stats.cpu_s,
+    )
 
 
 def _progress(stats: Stats, fraction: float, total: int, elapsed_s: float) -> Progress:

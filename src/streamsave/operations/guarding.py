@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from ..codecs.base import Codec
+from ..endpoints.file import NewImage
 from ..errors import DestinationError
 from ..format.header import MAGIC_COMPLETE, OWN_MAGIC_COMPLETE
 from ..guardian import GuardianPlan
@@ -15,7 +16,12 @@ from .image_writer import ImageWriter
 
 
 def guardian_plan(
-    image: ImageWriter, codec: Codec, *, was_running: bool = False, then: str = "quit", undo: Sequence[Command] = ()
+    image: ImageWriter[NewImage],
+    codec: Codec,
+    *,
+    was_running: bool = False,
+    then: str = "quit",
+    undo: Sequence[Command] = (),
 ) -> GuardianPlan:
     """What the guardian has to know of ``image``, and of the guest if that is for it to free."""
     file = image.file
@@ -31,7 +37,7 @@ def guardian_plan(
     )
 
 
-def check_space(image: ImageWriter, memory_size: int) -> None:
+def check_space(image: ImageWriter[NewImage], memory_size: int) -> None:
     """Refuse what cannot fit whatever the memory holds: not even a guest full of zeros would."""
     path = image.file.path
     least = memory_size // 4096 + 64 * KiB

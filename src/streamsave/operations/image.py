@@ -14,6 +14,7 @@ from typing import Final, Self
 
 from ..codecs.base import Codec
 from ..endpoints.file import FileSource
+from ..endpoints.limited import LimitedSource
 from ..errors import (
     ImageError,
     IncompleteImageError,
@@ -26,8 +27,10 @@ from ..format.description import GuestDescription, parse_description
 from ..format.header import HEADER_SIZE, Header, parse_header
 from ..format.index import Index
 from ..format.metadata import Metadata, digest_of, parse_metadata
+from ..format.migration import StreamMap
 from ..format.save_format import SaveFormat, oldest_libvirt
-from .image_index import find_index, payload_codec
+from ..types import Source
+from .image_index import FoundIndex, find_index, payload_codec
 
 OPEN_ADVICE: Final = {
     errno.ENOENT: "; is the path right, and its file system mounted?",
@@ -79,46 +82,62 @@ class ImageInfo:
         return self.description is not None
 
 
-class OpenImage:
-    """An image that is read: checked header and metadata, and the payload as a ``Source``.
+class ImageReader:
+    """An image that is read: checked header and metadata, and the payload as a ``Source``. Subclasses know from what."""
 
-    A context manager; closes the file.
-    """
+    path: Path
+    """For messages and reports."""
+    info: ImageInfo
+    payload: Source
 
-    def __init__(self, path: str | Path) -> None:
-        """Raises what ``read_info`` does, and nothing else."""
-        self.path = Path(path)
-        fd = _open(self.path)
-        self.source = FileSource(fd, self.path)
-        try:
-            file_size = os.lseek(fd, 0, os.SEEK_END)  # fstat knows no size of a block device
-            os.lseek(fd, 0, os.SEEK_SET)
-            self.info = self._read_info(file_size)
-        except ImageError as error:
-            self.source.close()
-            if error.path is None:
-                error.path = self.path
-                error.args = (f"{self.path}: {error}",)
-            raise
-        except BaseException:
-            self.source.close()
-            raise
-
-    def _read_info(self, file_size: int) -> ImageInfo:
-        header = parse_header(self._read(HEADER_SIZE, "the header"))
-        if header.payload_offset > file_size:
-            raise TruncatedImageError(
-                f"the file ends at offset {file_size}, inside the metadata, which reaches to {header.payload_offset};"
-                " copy it again",
-                offset=file_size,
+    def check_complete(self) -> None:
+        """The save came to its end; or IncompleteImageError."""
+        if not self.info.header.complete:
+            raise IncompleteImageError(
+                f"{self.path}: the image is incomplete: the save that wrote it never finished; it cannot be restored",
+                path=self.path,
             )
-        metadata = parse_metadata(self._read(header.data_size, "the metadata"), header.cookie_offset)
-        found = find_index(
-            header,
-            file_size - header.payload_offset,
-            lambda size, offset: self.source.read_at(size, header.payload_offset + offset),
-        )
-        self.source.limit(found.payload_size)
+
+    def codec(self) -> Codec:
+        """The codec that decodes the payload.
+
+        Raises:
+            IncompleteImageError: the image is marked partial.
+            UnsupportedImageError: we have no codec for its format.
+
+        """
+        self.check_complete()
+        try:
+            return payload_codec(self.info.header)
+        except UnsupportedImageError as error:
+            raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from error
+
+    def check_stream(self, stream: StreamMap) -> None:
+        """What was decoded ends as a whole migration stream does; or TruncatedImageError."""
+        if not stream.well_formed_end:
+            raise TruncatedImageError(
+                f"{self.path}: the payload's {stream.size} bytes of migration stream are not all: {stream.problem}",
+                path=self.path,
+                offset=self.info.file_size,
+            )
+
+    def _read_head(self, source: Source) -> tuple[Header, Metadata]:
+        """What stands before the payload."""
+        head = take(source, HEADER_SIZE)
+        if not head:
+            raise NotAnImageError("the file is empty: not a save image", offset=0)
+        header = parse_header(head)
+        data = take(source, header.data_size)
+        end = HEADER_SIZE + len(data)
+        if end < header.payload_offset:
+            raise TruncatedImageError(
+                f"the file ends at offset {end}, inside the metadata, which reaches to {header.payload_offset};"
+                " copy it again",
+                offset=end,
+            )
+        return header, parse_metadata(data, header.cookie_offset)
+
+    def _describe(self, header: Header, metadata: Metadata, found: FoundIndex, file_size: int) -> ImageInfo:
         return ImageInfo(
             path=self.path,
             file_size=file_size,
@@ -134,32 +153,45 @@ class OpenImage:
             index_problem=found.problem,
         )
 
-    def _read(self, size: int, what: str) -> bytes:
-        data = bytearray(size)
-        got = self.source.readinto(memoryview(data))
-        if got == size or (what == "the header" and got):
-            return bytes(data[:got])
-        if not got and what == "the header":
-            raise NotAnImageError("the file is empty: not a save image", offset=0)
-        raise TruncatedImageError(f"the file ends inside {what}; copy it again, and restore it once all of it is there")
+    def _name(self, error: ImageError) -> None:
+        """Let ``error`` say which image it is about."""
+        if error.path is None:
+            error.path = self.path
+            error.args = (f"{self.path}: {error}",)
 
-    def codec(self) -> Codec:
-        """The codec that decodes the payload.
 
-        Raises:
-            IncompleteImageError: the image is marked partial.
-            UnsupportedImageError: we have no codec for its format.
+class OpenImage(ImageReader):
+    """An image in a file. A context manager; closes it."""
 
-        """
-        if not self.info.header.complete:
-            raise IncompleteImageError(
-                f"{self.path}: the image is incomplete: the save that wrote it never finished; it cannot be restored",
-                path=self.path,
-            )
+    def __init__(self, path: str | Path) -> None:
+        """Raises what ``read_info`` does, and nothing else."""
+        self.path = Path(path)
+        fd = _open(self.path)
+        self.status = os.fstat(fd)
+        """As it was when it was opened."""
+        self.source = FileSource(fd, self.path)
+        """The whole file."""
         try:
-            return payload_codec(self.info.header)
-        except UnsupportedImageError as error:
-            raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from error
+            file_size = os.lseek(fd, 0, os.SEEK_END)  # fstat knows no size of a block device
+            os.lseek(fd, 0, os.SEEK_SET)
+            self.info = self._read_info(file_size)
+        except ImageError as error:
+            self.source.close()
+            self._name(error)
+            raise
+        except BaseException:
+            self.source.close()
+            raise
+        self.payload = LimitedSource(self.source, self.info.payload_size)
+
+    def _read_info(self, file_size: int) -> ImageInfo:
+        header, metadata = self._read_head(self.source)
+        found = find_index(
+            header,
+            file_size - header.payload_offset,
+            lambda size, offset: self.source.read_at(size, header.payload_offset + offset),
+        )
+        return self._describe(header, metadata, found, file_size)
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +218,13 @@ def format_word(number: int) -> str:
         return SaveFormat(number).word
     except ValueError:
         return f"unknown ({number})"
+
+
+def take(source: Source, size: int) -> bytes:
+    """The next ``size`` bytes; fewer only at the end."""
+    data = bytearray(size)
+    got = source.readinto(memoryview(data))
+    return bytes(memoryview(data)[:got])
 
 
 def _open(path: Path) -> int:

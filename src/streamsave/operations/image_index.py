@@ -56,7 +56,7 @@ def find_index(header: Header, size: int, read_at: Callable[[int, int], bytes]) 
     if pointer is None:
         return FoundIndex(size, problem=problem)
     payload_size = min(pointer.offset, size)
-    if pointer.offset + pointer.size > size or pointer.size > MAX_INDEX_SIZE:
+    if pointer.offset + pointer.size > size:
         return FoundIndex(
             payload_size,
             missing_size=pointer.offset - payload_size,
@@ -64,12 +64,28 @@ def find_index(header: Header, size: int, read_at: Callable[[int, int], bytes]) 
         )
     if codec is None:
         return FoundIndex(payload_size)
+    return index_at(pointer, codec, lambda: read_at(pointer.size, pointer.offset))
+
+
+def index_at(pointer: IndexPointer, codec: Codec, read: Callable[[], bytes]) -> FoundIndex:
+    """The index that ``pointer`` leads to. ``read`` gives its carrier, which may be cut; it is bounded before.
+
+    Raises:
+        UnsupportedImageError: the index has a record that has to be understood, and is not here.
+        What ``read`` raises.
+
+    """
     try:
-        index = parse_index(codec.uncarry(read_at(pointer.size, pointer.offset)))
+        if pointer.size > MAX_INDEX_SIZE:
+            raise DamagedIndexError(f"it is said to have {pointer.size} bytes")
+        carrier = read()
+        if len(carrier) < pointer.size:
+            raise DamagedIndexError(f"it breaks off after {len(carrier)} of {pointer.size} bytes")
+        index = parse_index(codec.uncarry(carrier))
         _check_place(index, codec, pointer)
     except (DamagedIndexError, DecodeError) as error:
-        return FoundIndex(payload_size, problem=str(error))
-    return FoundIndex(payload_size, index)
+        return FoundIndex(pointer.offset, problem=str(error))
+    return FoundIndex(pointer.offset, index)
 
 
 def payload_codec(header: Header) -> Codec:

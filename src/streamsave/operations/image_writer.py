@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from ..codecs.base import Codec
 from ..endpoints.file import NewImage
@@ -17,15 +19,32 @@ from ..format.metadata import Metadata, digest_of, encode_metadata
 from ..format.migration import StreamMap
 from ..format.pages import FirstRecords
 from ..format.save_format import oldest_libvirt
+from ..types import ImageFile
+
+FileT = TypeVar("FileT", bound=ImageFile)
 
 
-class ImageWriter:
+class ImageWriter(Generic[FileT]):
     """A new image: begun with a partial header, finished with a complete one. A context manager that discards otherwise."""
 
-    def __init__(self, destination: str | Path, codec: Codec, metadata: Metadata, *, was_running: bool) -> None:
-        """Raises ``DestinationError``; nothing is left behind then."""
+    def __init__(
+        self,
+        create: Callable[[bytes], FileT],
+        codec: Codec,
+        metadata: Metadata,
+        *,
+        was_running: bool,
+        at_once: bool = False,
+    ) -> None:
+        """``create`` makes the file with its head. ``at_once``: that is the only time at which the header can be written.
+
+        Raises:
+            DestinationError: nothing is left behind then.
+
+        """
         self._codec = codec
         self._metadata = metadata
+        self._at_once = at_once
         self._pointer: IndexPointer | None = None
         self.oldest_libvirt = "" if codec.number is None else oldest_libvirt(codec.number)
         self.needs_xml = parse_description(metadata.xml) is not None
@@ -39,10 +58,15 @@ class ImageWriter:
             own=codec.number is None,
             unused=unused_field(own_name=codec.name if codec.number is None else ""),
         )
-        self.file = NewImage(Path(destination), encode_header(self._partial) + data)
+        self.file = create(encode_header(replace(self._partial, complete=at_once)) + data)
 
     def index(self, frames: FrameTable, leaves: bytes, stream_map: StreamMap, first_records: FirstRecords) -> bytes:
-        """The index, in the codec's carrier: to be written behind the payload of ``frames``. ``commit`` will point to it."""
+        """The index, in the codec's carrier: to be written behind the payload of ``frames``. ``commit`` will point to it.
+
+        Nothing, where the header cannot point to it and the payload does not tell its own end.
+        """
+        if self._at_once and not self._codec.tells_its_end:
+            return b""
         data = encode_index(
             Index(os.urandom(IMAGE_ID_SIZE), frames, leaves, stream_map, first_records, digest_of(self._metadata))
         )
@@ -69,3 +93,8 @@ class ImageWriter:
 
     def __exit__(self, *exc: object) -> None:
         self.file.discard()
+
+
+def new_image(destination: str | Path, codec: Codec, metadata: Metadata, *, was_running: bool) -> ImageWriter[NewImage]:
+    """A new image in a file of its own. Raises ``DestinationError``; nothing is left behind then."""
+    return ImageWriter(partial(NewImage, Path(destination)), codec, metadata, was_running=was_running)

@@ -18,17 +18,20 @@ from ..format.migration import StreamMap
 from ..format.pages import FirstRecords
 from ..options import CompressOptions
 from ..pipeline.compress import Compression
+from ..pipeline.gate import Gate
 from ..types import ProgressCallback, Source
 from .course import COMMIT, Course
 from .flow import run, save_progress
-from .image_writer import ImageWriter
+from .image_writer import FileT, ImageWriter, new_image
 from .reports import STREAM, SaveReport
 
 
 class Inflow:
     """A migration stream on its way into an image."""
 
-    def __init__(self, source: Source, image: ImageWriter, options: CompressOptions) -> None:
+    def __init__(
+        self, source: Source, image: ImageWriter[FileT], options: CompressOptions, gate: Gate | None = None
+    ) -> None:
         self.source = source
         self.scanner = StreamScanner()
         self._image = image
@@ -43,6 +46,7 @@ class Inflow:
             threads=options.thread_count,
             observe=self._observe,
             trailer=self._index,
+            gate=gate,
         )
 
     def _observe(self, chunk: memoryview) -> None:
@@ -129,7 +133,7 @@ def save_stream(
         closing(source),
         Course("save", destination, ("prepare", STREAM, COMMIT), progress) as course,
         cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s; allow more time"),
-        ImageWriter(destination, options.codec, metadata, was_running=was_running) as image,
+        new_image(destination, options.codec, metadata, was_running=was_running) as image,
     ):
         inflow = Inflow(source, image, options)
         course.end("prepare")

@@ -34,7 +34,7 @@ class Outflow:
         self._codec = codec
         self._threads = threads
         self.pipeline = Decompression(
-            image.source,
+            image.payload,
             sink,
             codec,
             threads=threads,
@@ -62,13 +62,7 @@ class Outflow:
 
     def check_end(self) -> None:
         """The last bytes are those that end a migration stream; or TruncatedImageError."""
-        stream = self.scanner.map()
-        if not stream.well_formed_end:
-            raise TruncatedImageError(
-                f"{self._image.path}: the payload's {stream.size} bytes of migration stream are not all: {stream.problem}",
-                path=self._image.path,
-                offset=self._image.info.file_size,
-            )
+        self._image.check_stream(self.scanner.map())
 
     def check_end_after(self, error: Exception) -> None:
         """The same, if all of the payload went out before ``error``: then the image is the reason for it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cancel import Cancellation
+from ..endpoints.file import NewImage
 from ..endpoints.socket import SocketSource
 from ..errors import (
     CommandError,
@@ -36,7 +37,7 @@ from ..types import ProgressCallback
 from .commit import Commit
 from .course import COMMIT, Course
 from .guarding import check_space, guardian_plan
-from .image_writer import ImageWriter
+from .image_writer import ImageWriter, new_image
 from .inflow import Inflow
 from .limits import StoppedLimit
 from .reports import STREAM, SaveReport
@@ -87,7 +88,7 @@ def save(
         limit = StoppedLimit(options.max_stopped_s if guest.was_running else None, description.memory_size)
         limit.check()
         course.watch(limit.look)
-        with ImageWriter(destination, options.codec, metadata, was_running=guest.was_running) as image:
+        with new_image(destination, options.codec, metadata, was_running=guest.was_running) as image:
             check_space(image, description.memory_size)
             address = None if isinstance(monitor, socket.socket) else monitor
             return _GuestSave(qmp, address, guest, image, options, limit, course).run(cancel)
@@ -101,7 +102,7 @@ class _GuestSave:
         qmp: Monitor,
         address: str | Path | None,
         guest: GuestStatus,
-        image: ImageWriter,
+        image: ImageWriter[NewImage],
         options: SaveOptions,
         limit: StoppedLimit,
         course: Course,

@@ -16,6 +16,7 @@ from ..format.digest import leaves_of
 from ..format.frames import FrameTable
 from ..types import Buffer, DurableSink, Source
 from .bufpool import BufferPool, slot_count
+from .gate import Gate
 from .stages import Pipeline
 
 
@@ -38,8 +39,9 @@ class Compression(Pipeline):
         threads: int,
         observe: Callable[[memoryview], None],
         trailer: Callable[[], Buffer] = bytes,
+        gate: Gate | None = None,
     ) -> None:
-        super().__init__(source, sink, BufferPool(slot_count(threads), codec.chunk_size), threads)
+        super().__init__(source, sink, BufferPool(slot_count(threads), codec.chunk_size), threads, gate)
         self._codec = codec
         self._level = level
         self._observe = observe

@@ -18,6 +18,7 @@ from ..format.frames import FrameTable
 from ..format.index import Index
 from ..types import Buffer, Sink, Source
 from .bufpool import BufferPool, Slot, slot_count
+from .gate import Gate
 from .payload import Payload
 from .stages import Pipeline
 
@@ -40,11 +41,12 @@ class Decompression(Pipeline):
         path: Path,
         payload_offset: int,
         index: Index | None = None,
+        gate: Gate | None = None,
     ) -> None:
         # A slot is a frame followed by the room for its chunk.
         chunk_size = index.frames.chunk_size if index else codec.chunk_size
         self._frame_room = codec.bound(chunk_size)
-        super().__init__(source, sink, BufferPool(slot_count(threads), self._frame_room + chunk_size), threads)
+        super().__init__(source, sink, BufferPool(slot_count(threads), self._frame_room + chunk_size), threads, gate)
         self._codec = codec
         self._observe = observe
         self._path = path

@@ -2,7 +2,7 @@
 
 All stages of a pipeline wait under one lock, each on the condition of what it waits for, so that a change wakes only those
 whom it concerns. ``fail()`` and ``close()`` wake everyone, whatever they wait for. Nothing polls, nothing waits with a time
-limit to be woken.
+limit to be woken. Two pipelines of which one feeds the other share a gate: they end together, by whichever error came first.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ class GateClosed(Exception):
 
 
 class Gate:
-    """A lock, the conditions that share it, and the first error.
+    """A lock, the conditions that share it, and the first error."""
 
-    ``on_fail`` runs once, with the lock not held, in the thread that failed first: it wakes what waits elsewhere
-    (an endpoint's ``abort``).
-    """
-
-    def __init__(self, on_fail: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         self.lock = threading.Lock()
         self.error: BaseException | None = None
         self._conditions: list[threading.Condition] = []
         self._closed = False
-        self._on_fail = on_fail
+        self._wakers: list[Callable[[], None]] = []
+
+    def on_fail(self, wake: Callable[[], None]) -> None:
+        """Let ``wake`` run once, with the lock not held, in the thread that fails first: for those who wait elsewhere."""
+        self._wakers.append(wake)
 
     def condition(self) -> threading.Condition:
         """A new reason to wait."""
@@ -62,7 +62,8 @@ class Gate:
                 self.error.add_note(f"afterwards: {type(error).__name__}: {error}")
             self._close()
         if first:
-            self._on_fail()
+            for wake in self._wakers:
+                wake()
 
     def close(self) -> None:
         """Drop what is under way and wake everyone."""

@@ -23,16 +23,17 @@ class Pipeline(ABC):
     """reader --> worker 0..n-1 --> writer over one pool of slots; the mirror images fill in the three loops.
 
     The slots travel in three queues under the gate's lock: ``free`` (the pool's), ``work`` (to be coded, any order) and
-    ``order`` (to be written, in the order in which they were read).
+    ``order`` (to be written, in the order in which they were read). ``gate``: of the pipeline that this one ends with.
     """
 
-    def __init__(self, source: Source, sink: Sink, pool: BufferPool, threads: int) -> None:
+    def __init__(self, source: Source, sink: Sink, pool: BufferPool, threads: int, gate: Gate | None = None) -> None:
         self.source = source
         self.sink = sink
         self.pool = pool
         self.stats = Stats()
         self._threads_wanted = threads
-        self._gate = Gate(self._abort_endpoints)
+        self._gate = gate or Gate()
+        self._gate.on_fail(self._abort_endpoints)
         self._slot_freed = self._gate.condition()
         self._work_ready = self._gate.condition()
         self._output_ready = self._gate.condition()
