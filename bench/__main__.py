@@ -28,8 +28,8 @@ import streamsave
 from streamsave.codecs.registry import codecs
 from streamsave.units import GiB, MiB
 
-MORE_PIPES = {"bzip2": ("lbzip2 -c",), "zstd": ("zstd -c -T0",)}
-"""Other pipes that a format is held against, at the tool's own level: tools that use all cores."""
+MORE_PIPES = {"bzip2": ((9, "lbzip2 -c"),), "zstd": ((3, "zstd -c -T0"), (1, "zstd -c -1 -T0"))}
+"""Other pipes that a format is held against, and our level: tools that use all cores."""
 
 
 def pairs() -> Iterator[tuple[str, int, str]]:
@@ -40,8 +40,8 @@ def pairs() -> Iterator[tuple[str, int, str]]:
         pipe = " ".join(codec.tool) or "cat"
         for level in sorted({codec.default_level, codec.tool_level}):
             yield name, level, pipe
-        for other in MORE_PIPES.get(name, ()):
-            yield name, codec.tool_level, other
+        for level, other in MORE_PIPES.get(name, ()):
+            yield name, level, other
 
 
 def main() -> int:
