@@ -27,6 +27,8 @@ from streamsave.format.metadata import Metadata
 from streamsave.format.save_format import SaveFormat
 from streamsave.libvirt import passage, probe
 from streamsave.libvirt.passage import DescriptorPassage, FifoPassage
+from streamsave.operations import inflow
+from streamsave.units import MiB
 
 from ..fakes.libvirt import COOKIE, PAUSED, RUNNING, SHUT_OFF, XML, FakeDaemon, FakeError
 from ..kit.images import flip, made_up_stream
@@ -34,6 +36,9 @@ from .saving import COMMIT, FOLDER, HEADER, IO_ERROR, OLDER, PAYLOAD, failing
 
 pytestmark = pytest.mark.timeout(60)
 GZIP = streamsave.SaveOptions(format="gzip")
+MORE_FSYNCS = 2
+"""Than a save of a guest has: of the folder in the trial before the domain is touched, of the image before the end."""
+BEFORE_END = PAYLOAD - 1
 
 
 @pytest.fixture
@@ -120,14 +125,33 @@ def test_the_image_exists_before_libvirt_ends_the_domain(
     assert daemon.state == SHUT_OFF
 
 
+def test_what_comes_before_the_end_is_on_disk_before_libvirt_is_held_up(
+    daemon: FakeDaemon, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, while the reader keeps libvirt from the end of the stream: at the gate only the rest is waited for."""
+    daemon.stream = made_up_stream(2000)
+    flushes: list[tuple[str, bool]] = []
+    ended = threading.Event()
+    flush = NewImage.flush
+
+    def look(file: NewImage) -> None:
+        flushes.append((threading.current_thread().name, ended.wait(0.3)))
+        flush(file)
+
+    daemon.before_header = ended.set
+    monkeypatch.setattr(NewImage, "flush", look)
+    monkeypatch.setattr(inflow, "NEAR_END", 8 * MiB)
+    save(destination)
+    assert flushes == [("streamsave-reader", False), ("streamsave-writer", True)]
+
+
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("call", [PAYLOAD, COMMIT, HEADER, FOLDER])
+@pytest.mark.parametrize("call", [BEFORE_END, PAYLOAD, COMMIT, HEADER, FOLDER])
 def test_a_disk_that_fails_at_an_fsync(
     daemon: FakeDaemon, destination: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    """One of the first folder's fsyncs belongs to the trial before the domain is touched. The older image is lost only
-    where the new one had its name already."""
-    monkeypatch.setattr(os, "fsync", failing(os.fsync, call + 1))
+    """The older image is lost only where the new one had its name already."""
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, call + MORE_FSYNCS))
     with pytest.raises(DestinationError, match="cannot make the image durable: Input/output error"):
         save(destination)
     assert daemon.state == RUNNING
@@ -413,7 +437,8 @@ def test_a_guest_that_libvirt_did_not_know_needs_an_xml(daemon: FakeDaemon, tmp_
     with pytest.raises(UsageError, match="--xml"):
         streamsave.restore_domain(image)
     streamsave.restore_domain(image, xml=XML)
-    assert daemon.xml == XML
+    ((_, metadata, _),) = daemon.restored
+    assert (daemon.xml, metadata) == (None, Metadata(XML)), "libvirt has nothing to compare it with"
 
 
 def test_no_thread_for_the_call(daemon: FakeDaemon, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from streamsave.demo.console import Console
 from streamsave.units import MiB
 
 from ..kit.linux import CACHE as LINUX_CACHE
-from ..kit.linux import linux_boot, mixed_blob
+from ..kit.linux import Blob, linux_boot, mixed_blob
 from ..kit.waiting import until
 
 LAB: Final = Path(__file__).with_name("lab")
@@ -96,9 +96,9 @@ class Stack:
         return int((self.run / "libvirtd.pid").read_text())
 
     @contextmanager
-    def guest(self, name: str, memory_mib: int = 192, blob_size: int = 48 * MiB) -> Iterator[LinuxDomain]:
-        """A running Linux guest, booted; gone at the end."""
-        domain = LinuxDomain(self, name, memory_mib, blob_size)
+    def guest(self, name: str, memory_mib: int = 128, blob: Blob | None = None) -> Iterator[LinuxDomain]:
+        """A running Linux guest, booted; gone at the end. With ``blob`` in its RAM, or a mixed one of a quarter."""
+        domain = LinuxDomain(self, name, memory_mib, blob or mixed_blob(memory_mib * MiB // 4))
         try:
             domain.boot()
             yield domain
@@ -128,14 +128,14 @@ class Stack:
 class LinuxDomain:
     """A domain with the Linux guest, and a folder of its own for what the daemon writes."""
 
-    def __init__(self, stack: Stack, name: str, memory_mib: int, blob_size: int) -> None:
+    def __init__(self, stack: Stack, name: str, memory_mib: int, blob: Blob) -> None:
         self.stack = stack
         self.name = name
         self.memory_size = memory_mib * MiB
         self.folder = WORK / f"{stack.suite}-{name}"
         self.console = Console(self.folder / "console")
         self.xml = self.folder / "domain.xml"
-        self._blob_size = blob_size
+        self._blob = blob
         self._memory_mib = memory_mib
 
     def boot(self) -> None:
@@ -152,7 +152,7 @@ class LinuxDomain:
                 kernel=boot.kernel,
                 initrd=boot.initrd,
                 command_line=boot.command_line,
-                blob=mixed_blob(self._blob_size).path,
+                blob=self._blob.path,
                 console=self.console.path,
             )
         )

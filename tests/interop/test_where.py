@@ -36,6 +36,7 @@ def test_a_fifo_where_the_daemon_cannot_see_our_descriptors(guest: LinuxDomain, 
     guest.assert_as_before()
 
 
+@pytest.mark.full
 def test_a_fifo_that_is_left_of_a_kill_goes_with_the_next_run(guest: LinuxDomain, image: Path) -> None:
     saving = slow_save(guest, image, prefix=APART)
     for pid in saving.family():
@@ -69,6 +70,7 @@ def _assert_refused(result: Result) -> None:
     assert "Run streamsave where the daemon runs, in its PID namespace" in result.error
 
 
+@pytest.mark.full
 def test_a_daemon_that_compresses_itself(guest: LinuxDomain, image: Path) -> None:
     """11.2 and later are asked for raw; before, we can only say no."""
     conf = guest.folder / "gzip.conf"

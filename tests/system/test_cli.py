@@ -21,7 +21,7 @@ def test_save_resume_and_restore_into_a_qemu_that_waits(demo: RunningQemu, launc
     assert saved.out.startswith(f"saved the guest to {image}: ")
     assert "(zstd level 3, ratio " in saved.out
     assert "libvirt 10.4 or later restores it\n" in saved.out
-    assert "virsh restore needs --xml FILE" in saved.out
+    assert "restore --connect URI --xml FILE makes a domain of it" in saved.out
     assert saved.err.startswith("streamsave: warning: ")
     assert "the image fits its disks only as they were" in saved.err
     demo.wait_for_ticks()

@@ -140,7 +140,7 @@ def test_a_guest_that_libvirt_does_not_know(image: SimpleNamespace, capsys: pyte
     assert found["cookie"] == "no"
     assert found["QEMU command"] == "yes: restore --use-saved-command shows it"
     assert found["restored by"] == (
-        "libvirt 10.4 or later (virsh restore needs --xml: libvirt does not know this guest), streamsave"
+        "libvirt 10.4 or later (by restore --connect with --xml only: libvirt does not know this guest), streamsave"
     )
     image.info.description.command = None
     assert lines(capsys)["QEMU command"] == "no"

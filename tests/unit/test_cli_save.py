@@ -140,7 +140,7 @@ def test_a_paused_guest_in_raw_needing_xml(fake: FakeSave, capsys: pytest.Captur
     assert main([*SAVE, "--format", "raw"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("in 1.9 s (raw, ratio 4.1); libvirt 0.9.4 or later restores it")
-    assert "virsh restore needs --xml FILE" in second
+    assert "restore --connect URI --xml FILE makes a domain of it" in second
 
 
 def test_quiet_keeps_warnings(fake: FakeSave, capsys: pytest.CaptureFixture[str]) -> None:

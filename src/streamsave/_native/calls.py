@@ -67,6 +67,11 @@ class StreamScanner:
             return None
         return PageRecord(int(s.record_offset), int(s.record_block), int(s.record_page))
 
+    @property
+    def memory_left(self) -> int:
+        """Bytes of guest RAM of which no page has been seen yet, as far as pages do not come twice."""
+        return max(0, self.ram_size - self.pages_seen * self.page_size)
+
     def feed(self, data: Buffer) -> None:
         """The next bytes of the stream; borrowed for the call."""
         with ffi.from_buffer("uint8_t[]", data) as view:

@@ -152,7 +152,7 @@ def _restorers(info: ImageInfo) -> str:
         return f"{ours}, no libvirt"
     if not info.oldest_libvirt:
         return ours
-    with_xml = " (virsh restore needs --xml: libvirt does not know this guest)" if info.needs_xml else ""
+    with_xml = " (by restore --connect with --xml only: libvirt does not know this guest)" if info.needs_xml else ""
     return f"libvirt {info.oldest_libvirt} or later{with_xml}, {ours}"
 
 

@@ -157,7 +157,7 @@ def describe(report: SaveReport, *, has_levels: bool) -> str:
         return text + "only streamsave restores it, for libvirt does not have this format"
     text += f"libvirt {report.oldest_libvirt} or later restores it"
     if report.needs_xml:
-        text += "\nlibvirt does not know this guest: virsh restore needs --xml FILE with a domain XML that fits it"
+        text += "\nlibvirt does not know this guest: restore --connect URI --xml FILE makes a domain of it"
     return text
 
 

@@ -14,10 +14,10 @@ from ..cancel import Cancellation
 from ..codecs.base import Codec
 from ..errors import Aborted, DestinationError, LibvirtError, TimeLimitError, UsageError
 from ..format.header import Header, encode_header
-from ..format.metadata import encode_metadata
+from ..format.metadata import Metadata, encode_metadata
 from ..format.save_format import SaveFormat
 from ..operations.course import Course
-from ..operations.image import ImageInfo, OpenImage
+from ..operations.image import OpenImage
 from ..operations.outflow import Outflow
 from ..operations.reports import STREAM, RestoreReport
 from ..operations.restore import HAND_OVER
@@ -43,8 +43,8 @@ def restore_domain(
     """Restore ``image`` into a domain of libvirt's, defined or not, whose XML the image carries.
 
     ``connect`` is libvirt's URI, of this host. ``xml`` is used instead of the image's own (libvirt checks that the guest
-    sees no difference); ``reset_nvram``: the firmware's variables begin anew. ``options.transport`` means nothing here. Any
-    format that streamsave reads will do, whatever this libvirt has.
+    sees no difference, but for guests that it did not know); ``reset_nvram``: the firmware's variables begin anew.
+    ``options.transport`` means nothing here. Any format that streamsave reads will do, whatever this libvirt has.
 
     Raises:
         UsageError: the image needs an ``xml``; a URI of another host; the Python binding is missing.
@@ -68,8 +68,12 @@ def restore_domain(
             )
         with Connection(connect) as connection, open_passage(connection, opened.info.metadata.xml) as passage:
             cancel.check()
+            metadata = opened.info.metadata
+            if xml is not None and opened.info.needs_xml:
+                metadata, xml = Metadata(xml), None  # libvirt would compare it with the descriptive one, and refuse
             restore = partial(connection.restore, passage.path, xml=xml, state=options.state, reset_nvram=reset_nvram)
-            return _DomainRestore(opened, codec, options, course).run(restore, passage, cancel)
+            head = _raw_head(metadata, was_running=opened.info.header.was_running)
+            return _DomainRestore(opened, codec, options, course).run(restore, passage, head, cancel)
 
 
 class _DomainRestore:
@@ -81,9 +85,9 @@ class _DomainRestore:
         self._options = options
         self._course = course
 
-    def run(self, restore: Callable[[], None], passage: Passage, cancel: Cancellation) -> RestoreReport:
-        """All of it; ``restore`` lets libvirt restore from the passage's path."""
-        with closing(HandOver(passage, _raw_head(self._image.info))) as sink:
+    def run(self, restore: Callable[[], None], passage: Passage, head: bytes, cancel: Cancellation) -> RestoreReport:
+        """All of it; ``restore`` lets libvirt restore from the passage's path, where it finds ``head`` and the stream."""
+        with closing(HandOver(passage, head)) as sink:
             outflow = Outflow(self._image, self._codec, sink, self._options.thread_count)
             self._course.end("prepare")
             call = Call(restore, on_failure=sink.abort)
@@ -125,13 +129,13 @@ class _DomainRestore:
                 raise call.error from error
 
 
-def _raw_head(info: ImageInfo) -> bytes:
-    """The header and the metadata of ``info`` in front of an uncompressed stream."""
-    data, cookie_offset = encode_metadata(info.metadata)
+def _raw_head(metadata: Metadata, *, was_running: bool) -> bytes:
+    """The header and ``metadata`` in front of an uncompressed stream."""
+    data, cookie_offset = encode_metadata(metadata)
     header = Header(
         complete=True,
         data_size=len(data),
-        was_running=info.header.was_running,
+        was_running=was_running,
         format=SaveFormat.RAW,
         cookie_offset=cookie_offset,
     )

@@ -78,7 +78,7 @@ class ImageInfo:
 
     @property
     def needs_xml(self) -> bool:
-        """Whether ``virsh restore`` needs ``--xml``: the descriptive XML has no devices."""
+        """Whether libvirt needs another XML to restore it: the descriptive one has no devices."""
         return self.description is not None
 
 

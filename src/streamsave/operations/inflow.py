@@ -20,17 +20,31 @@ from ..options import CompressOptions
 from ..pipeline.compress import Compression
 from ..pipeline.gate import Gate
 from ..types import ProgressCallback, Source
+from ..units import MiB
 from .course import COMMIT, Course
 from .flow import run, save_progress
 from .image_writer import FileT, ImageWriter, new_image
 from .reports import STREAM, SaveReport
 
+NEAR_END = 64 * MiB
+"""Of the guest's memory."""
+
 
 class Inflow:
-    """A migration stream on its way into an image."""
+    """A migration stream on its way into an image.
+
+    ``before_end`` is called once, in the reader's thread, when less than ``NEAR_END`` of the guest's memory is left: what it
+    takes its time for keeps the stream from its end.
+    """
 
     def __init__(
-        self, source: Source, image: ImageWriter[FileT], options: CompressOptions, gate: Gate | None = None
+        self,
+        source: Source,
+        image: ImageWriter[FileT],
+        options: CompressOptions,
+        gate: Gate | None = None,
+        *,
+        before_end: Callable[[], None] | None = None,
     ) -> None:
         self.source = source
         self.scanner = StreamScanner()
@@ -38,6 +52,7 @@ class Inflow:
         self._options = options
         self._level = options.codec.check_level(options.level)
         self._first_records = FirstRecords()
+        self._before_end = before_end
         self.pipeline = Compression(
             source,
             image.file,
@@ -53,6 +68,9 @@ class Inflow:
         chunk_offset = self.pipeline.stats.bytes_in
         self.scanner.feed(chunk)
         self._first_records.append(chunk_offset, self.scanner.first_record)
+        if self._before_end is not None and self.scanner.memory_left < NEAR_END:
+            call, self._before_end = self._before_end, None
+            call()
 
     def _index(self) -> bytes:
         pipeline = self.pipeline
