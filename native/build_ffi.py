@@ -9,7 +9,7 @@ ffibuilder = FFI()
 ffibuilder.cdef((HERE / "streamsave.cdef").read_text())
 ffibuilder.set_source(
     "streamsave._native._ffi",
-    '#include "bits.h"\n#include "bzip2_encode.h"\n#include "lzo.h"\n#include "scan.h"',
+    '#include "bits.h"\n#include "bzip2_decode.h"\n#include "bzip2_encode.h"\n#include "lzo.h"\n#include "scan.h"',
     sources=sorted(str(path) for path in HERE.glob("*.c")),
     include_dirs=[str(HERE)],
     depends=sorted(str(path) for path in HERE.glob("*.[ch]")),

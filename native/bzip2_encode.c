@@ -1,11 +1,11 @@
 #include "bzip2_encode.h"
+#include "bzip2_crc.h"
 #include "bzip2_equal.h"
 
 #include <string.h>
 
 #define LONGEST_RUN 255 /* what libbz2 writes; a decoder may know no more */
 #define SHORTEST_RUN 4
-#define POLYNOMIAL 0x04c11db7u
 #define BLOCK_MAGIC 0x314159265359u
 #define END_MAGIC 0x177245385090u
 #define LEVEL_UNIT 100000
@@ -19,38 +19,9 @@ static uint64_t load64(const uint8_t *p)
     return value;
 }
 
-static uint32_t load_be32(const uint8_t *p)
-{
-    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 void ss_bzip2_init(ss_bzip2_encoder *encoder)
 {
-    uint32_t(*tables)[256] = encoder->crc_tables;
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t crc = i << 24;
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc << 1 ^ (crc >> 31 ? POLYNOMIAL : 0);
-        tables[0][i] = crc;
-    }
-    for (uint32_t i = 0; i < 256; i++)
-        for (uint32_t table = 1; table < 8; table++)
-            tables[table][i] = tables[table - 1][i] << 8 ^ tables[0][tables[table - 1][i] >> 24];
-}
-
-/* bzip2's checksum: the highest bit first; eight bytes a step. */
-static uint32_t checksum(const ss_bzip2_encoder *encoder, const uint8_t *data, size_t n)
-{
-    const uint32_t(*tables)[256] = encoder->crc_tables;
-    uint32_t crc = UINT32_MAX;
-    for (; n >= 8; data += 8, n -= 8) {
-        uint32_t high = crc ^ load_be32(data), low = load_be32(data + 4);
-        crc = tables[7][high >> 24] ^ tables[6][high >> 16 & 255] ^ tables[5][high >> 8 & 255] ^ tables[4][high & 255];
-        crc ^= tables[3][low >> 24] ^ tables[2][low >> 16 & 255] ^ tables[1][low >> 8 & 255] ^ tables[0][low & 255];
-    }
-    for (; n > 0; data++, n--)
-        crc = crc << 8 ^ tables[0][crc >> 24 ^ *data];
-    return ~crc;
+    ss_bzip2_crc_init(encoder->crc_tables);
 }
 
 /* How often *p stands there, from the known number on, LONGEST_RUN at most. */
@@ -109,7 +80,7 @@ size_t ss_bzip2_encode(ss_bzip2_encoder *encoder, uint32_t level, const uint8_t 
     while (data < end) {
         const uint8_t *start = data;
         uint32_t size = fill(text, level * LEVEL_UNIT - SPARE, &data, end);
-        uint32_t crc = checksum(encoder, start, (size_t)(data - start));
+        uint32_t crc = ss_bzip2_crc(encoder->crc_tables, start, (size_t)(data - start));
         uint32_t origin = ss_bzip2_sort(text, size, encoder->last, encoder->work);
         combined = (combined << 1 | combined >> 31) ^ crc;
         if (limit - bits.out < 2 * FRAMING)

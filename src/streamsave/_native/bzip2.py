@@ -1,4 +1,4 @@
-"""Typed wrapper of ``native/bzip2_encode.c``: a chunk in, one bzip2 stream out. Every call releases the GIL."""
+"""Typed wrappers of ``native/bzip2_*.c``: a chunk in, one bzip2 stream out, and back. Every call releases the GIL."""
 
 from __future__ import annotations
 
@@ -46,3 +46,22 @@ class Bzip2Compressor:
         last = _allocate("uint8_t[]", len(data))
         row = lib.ss_bzip2_rotations(self._encoder, data, len(data), last)
         return bytes(ffi.buffer(last)), int(row)
+
+
+class Bzip2Decompressor:
+    """A decompressor's memory, for one thread: 9 MB, as much of it touched as the largest block takes."""
+
+    DAMAGED = int(lib.SS_BZIP2_DAMAGED)
+    CUT = int(lib.SS_BZIP2_CUT)
+    TOO_LARGE = int(lib.SS_BZIP2_TOO_LARGE)
+    FOLLOWED = int(lib.SS_BZIP2_FOLLOWED)
+    RANDOMISED = int(lib.SS_BZIP2_RANDOMISED)
+
+    def __init__(self) -> None:
+        self._decoder: Any = _allocate("ss_bzip2_decoder *")
+        lib.ss_bzip2_decoder_init(self._decoder)
+
+    def decompress(self, stream: Buffer, room: memoryview) -> int:
+        """Write what ``stream``, one bzip2 stream, decodes to into ``room``; its size, or one of the above."""
+        with ffi.from_buffer("uint8_t[]", stream) as view, ffi.from_buffer("uint8_t[]", room, require_writable=True) as out:
+            return int(lib.ss_bzip2_decode(self._decoder, view, len(view), out, len(out)))

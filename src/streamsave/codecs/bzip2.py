@@ -82,27 +82,43 @@ class Bzip2Encoder:
 
 
 class Bzip2Decoder:
-    """One decompressor per frame: the library cannot start one again."""
+    """One decompressor of ours, used again from frame to frame."""
 
     def __init__(self) -> None:
-        from bz2 import BZ2Decompressor
+        from .._native.bzip2 import Bzip2Decompressor
 
-        self._new_decompressor = BZ2Decompressor
+        self._decompressor = Bzip2Decompressor()
 
     def decode(self, frame: memoryview, room: memoryview) -> Buffer:
-        """The chunk, in new memory; see ``Decoder``."""
-        decompressor = self._new_decompressor()
-        try:
-            chunk = decompressor.decompress(frame, len(room) + 1)
-        except OSError as error:
-            raise DecodeError("the bzip2 stream is damaged: its data or a checksum is wrong") from error
-        if len(chunk) > len(room):
+        """The chunk, in ``room``; see ``Decoder``."""
+        size = self._decompressor.decompress(frame, room)
+        if size >= 0:
+            return room[:size]
+        if size == self._decompressor.TOO_LARGE:
             raise OversizedError(f"a chunk of more than the {len(room)} bytes that are expected")
-        if not decompressor.eof:
+        if size == self._decompressor.CUT:
             raise TruncatedError(f"the bzip2 stream does not end within its {len(frame)} bytes")
-        if decompressor.unused_data:
-            raise DecodeError(f"{len(decompressor.unused_data)} other bytes follow the bzip2 stream")
-        return chunk
+        if size == self._decompressor.FOLLOWED:
+            raise DecodeError("other bytes follow the bzip2 stream")
+        if size == self._decompressor.RANDOMISED:
+            return _decode_with_libbz2(frame, len(room))
+        raise DecodeError("the bzip2 stream is damaged: its data or a checksum is wrong")
+
+
+def _decode_with_libbz2(frame: memoryview, room: int) -> Buffer:
+    """What ``Bzip2Decoder`` leaves to others: blocks that bzip2 0.9.0 (1998) and its predecessors randomised."""
+    from bz2 import BZ2Decompressor
+
+    decompressor = BZ2Decompressor()
+    try:
+        chunk = decompressor.decompress(frame, room + 1)
+    except OSError as error:
+        raise DecodeError("the bzip2 stream is damaged: its data or a checksum is wrong") from error
+    if len(chunk) > room:
+        raise OversizedError(f"a chunk of more than the {room} bytes that are expected")
+    if not decompressor.eof or decompressor.unused_data:
+        raise DecodeError("the bzip2 stream does not end where its frame does")
+    return chunk
 
 
 class Bzip2Splitter:
