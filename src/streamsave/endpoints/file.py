@@ -164,7 +164,7 @@ class NewImage:
             self._rewrite(header)
             os.fsync(self._fd)
             self._begin_naming()
-            os.rename(self.temporary, self.path)
+            self._take_name()
             fsync_folder(self.path.parent)
         except BaseException as error:  # a KeyboardInterrupt too: it may come right after the rename
             self._take_back(partial)
@@ -182,6 +182,9 @@ class NewImage:
         with self._lock:
             self._check_aborted()
             self.naming = True
+
+    def _take_name(self) -> None:
+        os.rename(self.temporary, self.path)
 
     def _check_aborted(self) -> None:
         if self._aborted:

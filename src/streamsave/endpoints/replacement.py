@@ -1,5 +1,8 @@
 """A new image that takes the place of one that is there: with its owner, its mode and its attributes, and only if nobody
 changed that one meanwhile. libvirt has to be able to read a managed save afterwards as it was before.
+
+The two change places at one instant, and the old one goes only when that is durable. So a managed save that libvirt has
+used up meanwhile, and removed, does not come back, and one that it is to find is there whatever fails.
 """
 
 from __future__ import annotations
@@ -7,11 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ..errors import DestinationError
 from ..units import MiB
+from .exchange import CANNOT, exchange
 from .file import NewImage
 
 OF_THE_CONTENTS: Final = frozenset({"security.ima", "security.evm"})
@@ -37,6 +42,7 @@ class Replacement(NewImage):
         self._old_fd = fd
         self._kernel_copies = True
         self._old_status = status
+        self._exchanged = False
         super().__init__(path, head)
 
     def copy_old(self, offset: int) -> None:
@@ -90,6 +96,34 @@ class Replacement(NewImage):
             ) from error
         check_unchanged(self.path, self._old_status)
         super().commit(header, partial)
+        if self._exchanged:
+            with suppress(OSError):  # it is only in the way
+                os.unlink(self.temporary)
+
+    def _take_name(self) -> None:
+        """Change places with the old file; where the file system cannot do that, take its place at the last moment."""
+        check_unchanged(self.path, self._old_status)
+        try:
+            exchange(self.temporary, self.path)
+        except FileNotFoundError:
+            check_unchanged(self.path, self._old_status)
+            raise
+        except OSError as error:
+            if error.errno not in CANNOT:
+                raise
+            super()._take_name()
+            return
+        self._exchanged = True
+        check_unchanged(self.temporary, self._old_status, name=self.path)
+
+    def _take_back(self, partial: bytes) -> None:
+        """After an exchange: change places again, and the new file goes with its temporary name."""
+        if not self._exchanged:
+            super()._take_back(partial)
+            return
+        with suppress(OSError):  # a folder that takes no change any more: whichever image is there is a whole one
+            exchange(self.temporary, self.path)
+            self._exchanged = False
 
     def _keep_attributes(self) -> None:
         old, new = self._old_status, os.fstat(self._fd)
@@ -131,15 +165,16 @@ def overwrite(path: Path, fd: int, status: os.stat_result, data: bytes, offset: 
         raise DestinationError(f"{path}: cannot be written at offset {offset}: {error.strerror}", path=path) from error
 
 
-def check_unchanged(path: Path, status: os.stat_result) -> None:
-    """The file at ``path`` is the one that ``status`` is of, and was not written since; or DestinationError."""
+def check_unchanged(path: Path, status: os.stat_result, *, name: Path | None = None) -> None:
+    """The file at ``path`` is the one that ``status`` is of, and was not written since; or DestinationError, of ``name``."""
+    name = name or path
     try:
         now = os.stat(path)
     except OSError as error:
-        raise DestinationError(f"{path}: is gone ({error.strerror}): nothing was written", path=path) from error
+        raise DestinationError(f"{name}: is gone ({error.strerror}): nothing was written", path=name) from error
     if _identity(now) != _identity(status):
         raise DestinationError(
-            f"{path}: somebody else changed the image meanwhile: nothing was written; look at it, and try again", path=path
+            f"{name}: somebody else changed the image meanwhile: nothing was written; look at it, and try again", path=name
         )
 
 

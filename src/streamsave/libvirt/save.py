@@ -24,7 +24,7 @@ from ..format.save_format import SaveFormat
 from ..guardian import Guardian
 from ..operations.commit import Commit
 from ..operations.course import COMMIT, Course
-from ..operations.guarding import check_space, guardian_plan
+from ..operations.guarding import check_managed, check_space, guardian_plan
 from ..operations.image import format_word
 from ..operations.image_writer import ImageWriter, new_image
 from ..operations.inflow import Inflow
@@ -74,6 +74,7 @@ def save_domain(
             f"libvirt itself ends a domain that it saves: then={options.then!r} is for guests behind a QMP socket"
         )
     cancel = cancel or Cancellation()
+    check_managed(Path(destination), options.codec)
     with (
         Course("save", destination, ("prepare", STREAM, COMMIT, "quit"), progress) as course,
         cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s: {GIVEN_UP}"),

@@ -31,6 +31,7 @@ from ..pipeline.handover import HandOver
 from ..types import ImageFile, ProgressCallback
 from .course import COMMIT, Course
 from .flow import convert_progress
+from .guarding import check_managed
 from .image import OpenImage
 from .image_index import FoundIndex
 from .image_writer import ImageWriter
@@ -119,6 +120,8 @@ def convert(
             metadata = Metadata(xml, metadata.cookie)
         if state is not None:
             was_running = state == "running"
+        if not isinstance(destination, int):
+            check_managed(Path(destination), options.codec)
         create = _creator(image, destination)
         at_once = isinstance(destination, int)
         with ImageWriter(create, options.codec, metadata, was_running=was_running, at_once=at_once) as new:

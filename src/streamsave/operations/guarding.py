@@ -1,18 +1,23 @@
-"""What every save of a guest does about its new image: look for space before it, and have it watched meanwhile."""
+"""What every save of a guest does about its new image: look at the place where it goes, and have it watched meanwhile."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 from ..codecs.base import Codec
 from ..endpoints.file import NewImage
-from ..errors import DestinationError
+from ..errors import DestinationError, UsageError
 from ..format.header import MAGIC_COMPLETE, OWN_MAGIC_COMPLETE
 from ..guardian import GuardianPlan
 from ..qemu.recovery import Command
 from ..units import KiB, format_size
 from .image_writer import ImageWriter
+
+MANAGED_FOLDER: Final = ("libvirt", "qemu", "save")
+"""Below /var/lib, or in a user's own configuration."""
 
 
 def guardian_plan(
@@ -35,6 +40,21 @@ def guardian_plan(
         then=then,
         undo=undo,
     )
+
+
+def check_managed(destination: Path, codec: Codec) -> None:
+    """Keep images that libvirt does not know out of the folder of its managed saves.
+
+    Raises:
+        UsageError: libvirt would take the image for a damaged one, remove it, and boot the guest without its memory.
+
+    """
+    path = destination.resolve()
+    if codec.number is None and path.suffix == ".save" and path.parent.parts[-3:] == MANAGED_FOLDER:
+        raise UsageError(
+            f"{path}: libvirt keeps its managed saves there, and it does not have the format {codec.name}: at the next start"
+            " of the domain it would remove the image and boot the guest without its memory; choose a format of libvirt's"
+        )
 
 
 def check_space(image: ImageWriter[NewImage], memory_size: int) -> None:
