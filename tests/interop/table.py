@@ -1,9 +1,9 @@
-"""The table of what goes with what, as the tests saw it: collected, kept in ``results.json``, made into rows."""
+"""What goes with what, as the tests saw it: kept in ``results.json``, from which scripts/generate_docs.py makes a table."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -16,7 +16,7 @@ DIRECTIONS: Final = (
     "`save --domain`, then `virsh restore`",
     "`virsh save`, then `restore --connect`",
     "`virsh save`, then `restore --qmp`",
-    "`save --qmp`, then `virsh restore --xml`",
+    "`save --qmp`, then `restore --connect --xml`",
 )
 WORKS, CANNOT = "works", "libvirt cannot"
 
@@ -35,16 +35,8 @@ class Results:
         self.seen.setdefault(stack.versions, {}).setdefault(name, {})[direction] = outcome
 
     def write(self, path: Path = RESULTS) -> None:
-        """Keep them for the documentation."""
-        path.write_text(json.dumps(self.seen, indent=1, sort_keys=True) + "\n")
-
-
-def rows(path: Path = RESULTS) -> tuple[list[str], list[Sequence[str]]]:
-    """The headings and the rows of the table."""
-    seen: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_text())
-    found: list[Sequence[str]] = []
-    for versions, formats in sorted(seen.items()):
-        found += [
-            (versions, name, *(formats[name].get(direction, "not tried") for direction in DIRECTIONS)) for name in formats
-        ]
-    return ["with", "format", *DIRECTIONS], found
+        """Keep them for the documentation, with what is kept of other stacks and formats."""
+        kept: dict[str, dict[str, dict[str, str]]] = json.loads(path.read_text()) if path.exists() else {}
+        for versions, formats in self.seen.items():
+            kept[versions] = kept.get(versions, {}) | formats
+        path.write_text(json.dumps(kept, indent=1) + "\n")
