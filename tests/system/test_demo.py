@@ -18,6 +18,7 @@ from streamsave.demo import demo, machine
 from streamsave.demo.demo import HEADINGS, DemoRow, run_demo
 from streamsave.errors import Aborted, FormatError, ProcessError
 from streamsave.format.header import HEADER_SIZE, POINTER_SIZE
+from streamsave.operations.image import read_info
 from streamsave.operations.restore import restore
 from streamsave.units import MiB
 
@@ -55,13 +56,14 @@ def test_damaged_memory_is_seen(qemu: str, monkeypatch: pytest.MonkeyPatch) -> N
     """One letter of one page, changed in a raw image that has lost its index, so that nobody else sees it."""
 
     def damage_and_restore(image: Path, **others: Any) -> object:
-        data = image.read_bytes()
+        data, info = image.read_bytes(), read_info(image)
         at = data.rindex(b"wake")
         with image.open("r+b") as file:
             file.seek(at)
             file.write(b"woke")
             file.seek(HEADER_SIZE - POINTER_SIZE)
             file.write(bytes(POINTER_SIZE))
+            file.truncate(info.payload_offset + info.payload_size)
         return restore(image, **others)
 
     monkeypatch.setattr(demo, "restore", damage_and_restore)
