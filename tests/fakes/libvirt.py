@@ -54,6 +54,9 @@ class FakeDaemon:
     """How often it looks at an image's metadata before it opens it for good: 0 is 9.0, 1 is 11.3."""
     before_header: Callable[[], None] = lambda: None
     """Called when the whole stream is written."""
+    before_connect: Callable[[], None] = lambda: None
+    closed: int = 0
+    """How often a connection was closed."""
     before_stream: Callable[[], None] = lambda: None
     """Called when it has opened an image for good, and read all but the stream."""
     version: int = 11003000
@@ -115,6 +118,11 @@ class FakeDaemon:
         except OSError as error:
             raise FakeError(f"Failed to open file '{path}': {error.strerror}") from error
 
+    def connect(self, uri: str | None) -> _Connection:
+        """``virConnectOpen``."""
+        self.before_connect()
+        return _Connection(self, uri or "qemu:///system")
+
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be ``libvirt`` for as long as the test runs."""
         module: Any = ModuleType("libvirt")
@@ -122,7 +130,7 @@ class FakeDaemon:
         module.VIR_DOMAIN_SAVE_RUNNING, module.VIR_DOMAIN_SAVE_PAUSED, module.VIR_DOMAIN_SAVE_RESET_NVRAM = 2, 4, 8
         module.VIR_DOMAIN_XML_MIGRATABLE = 8
         module.VIR_ERR_INVALID_ARG, module.VIR_ERR_NO_SUPPORT, module.VIR_ERR_ARGUMENT_UNSUPPORTED = INVALID_ARGUMENT, 3, 74
-        module.open = lambda uri: _Connection(self, uri or "qemu:///system")
+        module.open = self.connect
         monkeypatch.setitem(sys.modules, "libvirt", module)
 
 
@@ -153,7 +161,7 @@ class _Connection:
         self._daemon.restore(path, xml, flags)
 
     def close(self) -> None:
-        pass
+        self._daemon.closed += 1
 
 
 class _Domain:

@@ -32,6 +32,7 @@ from streamsave.units import MiB
 
 from ..fakes.libvirt import COOKIE, PAUSED, RUNNING, SHUT_OFF, XML, FakeDaemon, FakeError
 from ..kit.images import flip, made_up_stream
+from ..kit.waiting import until
 from .saving import COMMIT, FOLDER, HEADER, IO_ERROR, OLDER, PAYLOAD, failing
 
 pytestmark = pytest.mark.timeout(60)
@@ -296,6 +297,25 @@ def test_a_callback_that_raises(daemon: FakeDaemon, destination: Path, kind: typ
     with pytest.raises(kind, match="enough"):
         save(destination, progress=callback)
     assert_nothing_happened(daemon, destination)
+
+
+@pytest.mark.parametrize("what", ["save", "restore"])
+def test_a_libvirt_that_does_not_answer(daemon: FakeDaemon, destination: Path, what: str) -> None:
+    """The call is left behind; should it ever succeed, its connection is closed."""
+    if what == "restore":
+        save(destination)
+    closed, answers = daemon.closed, threading.Event()
+    daemon.before_connect = lambda: (answers.wait(20), None)[1]
+    cancel = streamsave.Cancellation()
+    timer = threading.Timer(0.3, cancel.cancel)
+    timer.start()
+    operation = save if what == "save" else streamsave.restore_domain
+    with pytest.raises(streamsave.Aborted):
+        operation(destination, cancel=cancel)
+    timer.join()
+    assert daemon.closed == closed
+    answers.set()
+    until(lambda: daemon.closed == closed + 1, what="the late connection's end")
 
 
 def test_refused_before_the_domain_is_touched(

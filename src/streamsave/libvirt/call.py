@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import TypeVar
 
+from ..cancel import Cancellation
 from ..errors import ResourceError
 
 END_S = 30.0
 """How long libvirt may take to put everything back when what it saves to, or restores from, has gone."""
 WAKE_S = 0.2
+
+T = TypeVar("T")
 
 
 class Call:
@@ -36,6 +40,10 @@ class Call:
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; whether it came."""
         return self._ended.wait(timeout_s)
+
+    def leave(self) -> None:
+        """Let ``wait`` return at once; the call goes on."""
+        self._ended.set()
 
     def wait_waking(self, wake: Callable[[], None]) -> bool:
         """Wait for the end of a call whose pipes were taken away; whether it came within ``END_S``.
@@ -63,3 +71,31 @@ class Call:
             self._ended.set()
         if self.error is not None:
             self._on_failure()
+
+
+def ask(question: Callable[[], T], cancel: Cancellation, late: Callable[[T], object] = lambda _answer: None) -> T:
+    """The answer to ``question``, or what it raises; once ``cancel`` is used, what that raises, whatever libvirt does.
+
+    ``late`` gets an answer that comes after that.
+    """
+    answers: list[T] = []
+    lock = threading.Lock()
+    left = False
+
+    def run() -> None:
+        answer = question()
+        with lock:
+            if not left:
+                answers.append(answer)
+                return
+        late(answer)
+
+    call = Call(run)
+    with cancel.waking(lambda _error: call.leave()):
+        call.wait()
+    call.check()
+    with lock:
+        left = not answers
+    if left:
+        cancel.check()
+    return answers[0]

@@ -23,9 +23,9 @@ from ..operations.reports import STREAM, RestoreReport
 from ..operations.restore import HAND_OVER
 from ..options import RestoreOptions
 from ..types import ProgressCallback
-from .call import Call
+from .call import Call, ask
 from .connection import Connection
-from .handover import HandOver
+from .offer import ImageOffer
 from .passage import Passage
 from .probe import open_passage
 
@@ -66,7 +66,8 @@ def restore_domain(
                 f"{opened.path} was saved from a QEMU that libvirt did not know, and only describes it: give the XML of a"
                 " domain with the same machine, memory and devices (--xml)"
             )
-        with Connection(connect) as connection, open_passage(connection, opened.info.metadata.xml) as passage:
+        connecting = ask(lambda: Connection(connect), cancel, late=Connection.close)
+        with connecting as connection, open_passage(connection, opened.info.metadata.xml) as passage:
             cancel.check()
             metadata = opened.info.metadata
             if xml is not None and opened.info.needs_xml:
@@ -87,7 +88,7 @@ class _DomainRestore:
 
     def run(self, restore: Callable[[], None], passage: Passage, head: bytes, cancel: Cancellation) -> RestoreReport:
         """All of it; ``restore`` lets libvirt restore from the passage's path, where it finds ``head`` and the stream."""
-        with closing(HandOver(passage, head)) as sink:
+        with closing(ImageOffer(passage, head)) as sink:
             outflow = Outflow(self._image, self._codec, sink, self._options.thread_count)
             self._course.end("prepare")
             call = Call(restore, on_failure=sink.abort)

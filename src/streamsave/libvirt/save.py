@@ -11,8 +11,9 @@ when this process dies. (libvirt: ``qemuSaveImageCreate``; tried with 9.0 and 11
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from ..cancel import Cancellation
 from ..endpoints.file import NewImage
@@ -32,7 +33,7 @@ from ..operations.limits import StoppedLimit
 from ..operations.reports import STREAM, SaveReport
 from ..options import SaveOptions
 from ..types import ProgressCallback
-from .call import Call
+from .call import END_S, Call, ask
 from .connection import Connection, Domain
 from .passage import Passage, Pipe
 from .probe import open_passage
@@ -78,25 +79,51 @@ def save_domain(
     with (
         Course("save", destination, ("prepare", STREAM, COMMIT, "quit"), progress) as course,
         cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s: {GIVEN_UP}"),
-        Connection(connect) as connection,
+        ask(lambda: _find(connect, name), cancel, late=_Found.close) as found,
     ):
-        cancel.check()
+        limit = StoppedLimit(options.max_stopped_s if found.state == "running" else None, found.memory_size)
+        limit.check()
+        course.watch(limit.look)
+        with new_image(destination, options.codec, Metadata(found.xml), was_running=False) as trial:
+            check_space(trial, found.memory_size)
+        with open_passage(found.connection, found.xml) as passage:
+            cancel.check()
+            report = _DomainSave(found, passage, Path(destination), options, limit, course).run(cancel)
+        warning = _too_old(found.connection.version, report)
+        return replace(report, warnings=(*report.warnings, warning)) if warning else report
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An active domain, and what libvirt says of it. A context manager; closes the connection."""
+
+    connection: Connection
+    domain: Domain
+    state: str
+    xml: str
+    memory_size: int
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _find(connect: str | None, name: str) -> _Found:
+    connection = Connection(connect)
+    try:
         domain = connection.find_domain(name)
         state = domain.state()
         if state not in SAVABLE:
             raise GuestError(f"the domain {domain.name} is {state}: only an active domain can be saved", status=state)
-        xml = domain.xml()
-        memory_size = domain.memory_size()
-        limit = StoppedLimit(options.max_stopped_s if state == "running" else None, memory_size)
-        limit.check()
-        course.watch(limit.look)
-        with new_image(destination, options.codec, Metadata(xml), was_running=False) as trial:
-            check_space(trial, memory_size)
-        with open_passage(connection, xml) as passage:
-            cancel.check()
-            report = _DomainSave(domain, passage, Path(destination), options, limit, course).run(cancel)
-        warning = _too_old(connection.version, report)
-        return replace(report, warnings=(*report.warnings, warning)) if warning else report
+        return _Found(connection, domain, state, domain.xml(), domain.memory_size())
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _too_old(version: tuple[int, int], report: SaveReport) -> str:
@@ -115,20 +142,20 @@ class _DomainSave:
 
     def __init__(
         self,
-        domain: Domain,
+        found: _Found,
         passage: Passage,
         destination: Path,
         options: SaveOptions,
         limit: StoppedLimit,
         course: Course,
     ) -> None:
-        self._domain = domain
+        self._domain = domain = found.domain
         self._passage = passage
         self._destination = destination
         self._options = options
         self._limit = limit
         self._course = course
-        self._before = domain.state()
+        self._before = found.state
         self._stream = passage.next_pipe()
         self._source = PipeSource(self._stream.take_reader())
         self._source.resize(PAGE_SIZE)
@@ -241,14 +268,14 @@ class _DomainSave:
         if not self._call.wait_waking((self._gate or self._stream).wake_opener):
             error.add_note(f"libvirt has not brought the domain {self._domain.name} back yet: look with virsh domstate")
             return
-        try:
-            state = self._domain.state()
-        except LibvirtError as failure:
-            error.add_note(f"the domain may not be back in its state before: {failure}")
+        states: list[str] = []
+        asked = Call(lambda: states.append(self._domain.state()))
+        if not asked.wait(END_S) or asked.error:
+            error.add_note(f"the domain may not be back in its state before: {asked.error or 'libvirt does not tell'}")
             return
         self._course.guest_is_free()
-        if state != self._before:
-            error.add_note(f"the domain {self._domain.name} was {self._before} and is {state} now")
+        if states != [self._before]:
+            error.add_note(f"the domain {self._domain.name} was {self._before} and is {states[0]} now")
 
     def _close(self) -> None:
         self._source.close()

@@ -20,7 +20,7 @@ PROOF_SIZE: Final = 2 * PAGE_SIZE
 """So much of the stream goes with the header and the metadata: some of it has to be read before all of it is written."""
 
 
-class HandOver:
+class ImageOffer:
     """A ``Sink`` for the stream. ``head`` goes in front of it: header and metadata, more than two pages."""
 
     def __init__(self, passage: Passage, head: bytes) -> None:
@@ -97,7 +97,7 @@ class HandOver:
     def _next_sink(self) -> PipeSink:
         with self._lock:
             if self._aborted:
-                raise DestinationError("handing the stream over to libvirt was aborted")
+                raise DestinationError("offering the stream to libvirt was aborted")
             if self._sink:
                 self._sink.close()
             self._sink = PipeSink(self._offered.take_writer())
