@@ -20,6 +20,7 @@ from streamsave.errors import ImageError
 from streamsave.format import metadata as metadata_
 from streamsave.format.header import HEADER_SIZE, encode_header, parse_header
 from streamsave.format.index import DamagedIndexError, encode_index, parse_index, parse_pointer
+from streamsave.format.mapped_ram import plain_stream
 from streamsave.format.scanner import StreamScanner as ReferenceScanner
 from streamsave.units import KiB
 
@@ -131,6 +132,23 @@ def scanner(data: bytes) -> None:
 
 
 @target
+def mapped_ram(data: bytes) -> None:
+    """A mapped-ram file: a plain stream that is not much larger, or ImageError. The data repeat for ever."""
+    end = 256 * KiB
+    if not data:
+        return
+
+    def read_at(size: int, offset: int) -> bytes:
+        first = offset % len(data)
+        return (data * (size // len(data) + 2))[first : first + size]
+
+    try:
+        assert sum(map(len, plain_stream(read_at, 0, end))) < 2 * end
+    except ImageError:
+        pass
+
+
+@target
 def planted(data: bytes) -> None:
     """A bug that has to be found, so that finding none elsewhere means something."""
     if data[:2] == b"SS" and len(data) > 3 and data[3] == data[2] ^ 1:
@@ -140,6 +158,7 @@ def planted(data: bytes) -> None:
 def seeds(name: str) -> list[bytes]:
     """Where the fuzzer begins: what the target is made for."""
     from ..kit.images import made_up_stream
+    from ..kit.sparse import SparseGuest
     from ..unit.test_index import index_of
 
     images = [path.read_bytes() for path in sorted((DATA / "golden").glob("*.save"))]
@@ -163,4 +182,7 @@ def seeds(name: str) -> list[bytes]:
         text = b"a save image must restore in ten years. " * 100 + bytes(1000)
         size = lzo.LzoCompressor(fast=False).compress(text, room)
         return [len(text).to_bytes(2, "little") + bytes(room[:size])]
+    if name == "mapped_ram":
+        small = SparseGuest({"a": 8 * KiB, "b": 4 * KiB}, {"a": {1: bytes(range(256)) * 16}})
+        return [small.file(0)[:size] for size in (100, 200, 300, 4000)]
     return [b"\xff" + made_up_stream(1), b"\x07" + made_up_stream(2)[:5000], images[0][67148:70000]]

@@ -21,6 +21,7 @@ from streamsave.errors import (
     IncompleteImageError,
     NotAnImageError,
     TruncatedImageError,
+    UnsupportedImageError,
     UsageError,
 )
 from streamsave.format.header import HEADER_SIZE, MAGIC_PARTIAL, encode_header, parse_header, unused_field
@@ -33,6 +34,7 @@ from streamsave.units import KiB, MiB
 
 from ..kit.cli import streamsave
 from ..kit.images import METADATA, flip, long_stream, made_up_stream, restored, save_bytes, save_pieces
+from ..kit.sparse import sparse_guest, write_sparse
 
 pytestmark = pytest.mark.timeout(60)
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -413,3 +415,44 @@ def test_on_the_command_line(images: dict[str, Path], new: Path, tmp_path: Path)
 def test_misuse(arguments: list[str], status: int, complaint: str) -> None:
     done = streamsave("convert", *arguments, "--format", "zstd")
     assert (done.status, complaint in done.error) == (status, True), done.err
+
+
+@pytest.mark.parametrize("after", NAMES)
+def test_libvirts_sparse_into_every_format(after: str, new: Path, tmp_path: Path) -> None:
+    image, guest = tmp_path / "sparse.save", sparse_guest()
+    write_sparse(image, guest)
+    looks: list[Progress] = []
+    report = convert(image, new, CompressOptions(format=after), progress=looks.append)
+    check(new, after, guest.stream())
+    assert (report.source_format, report.root_compared, report.was_running) == ("sparse", False, True)
+    assert read_info(new).metadata == METADATA
+    assert looks[-1].fraction == 1.0
+    convert(image, image, CompressOptions(format=after))
+    check(image, after, guest.stream())
+
+
+def test_a_sparse_image_that_was_cut_names_itself(new: Path, tmp_path: Path) -> None:
+    image = tmp_path / "sparse.save"
+    write_sparse(image, sparse_guest())
+    image.write_bytes(image.read_bytes()[: 3 * MiB])
+    with pytest.raises(TruncatedImageError, match=rf"{image}: the file ends at offset {3 * MiB}, inside a block of RAM"):
+        convert(image, new, CompressOptions(format="zstd"))
+    assert not new.exists()
+
+
+def test_a_sparse_image_has_no_order_that_a_pipe_could_keep(new: Path, tmp_path: Path) -> None:
+    image = tmp_path / "sparse.save"
+    write_sparse(image, sparse_guest())
+    with image.open("rb") as file, pytest.raises(UnsupportedImageError, match="convert the file to another format first"):
+        convert(file.fileno(), new, CompressOptions(format="zstd"))
+
+
+def test_a_sparse_image_of_a_big_endian_host(new: Path, tmp_path: Path) -> None:
+    image = tmp_path / "sparse.save"
+    write_sparse(image, sparse_guest())
+    data = bytearray(image.read_bytes())
+    for at in range(16, 36, 4):
+        data[at : at + 4] = data[at : at + 4][::-1]
+    image.write_bytes(data)
+    with pytest.raises(UnsupportedImageError, match="of a big-endian host"):
+        convert(image, new, CompressOptions(format="zstd"))

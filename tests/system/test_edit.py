@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -303,7 +306,13 @@ def test_cancelled(call: str, image: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 # -- power failures --------------------------------------------------------------------------------------------------------
 
-TOUCHING = ("writev", "pwrite", "copy_file_range", "fsync", "rename", "unlink", "fchmod", "fchown", "setxattr")
+TOUCHING = [
+    *(
+        (os, name)
+        for name in ("writev", "pwrite", "copy_file_range", "fsync", "rename", "unlink", "fchmod", "fchown", "setxattr")
+    ),
+    (replacement, "exchange"),
+]
 
 
 def died_at(image: Path, count: int, change: Callable[[], EditReport]) -> bool:
@@ -311,15 +320,15 @@ def died_at(image: Path, count: int, change: Callable[[], EditReport]) -> bool:
     pid = os.fork()
     if not pid:
         left = iter(range(count, -1, -1))
-        for name in TOUCHING:
-            real = getattr(os, name)
+        for home, name in TOUCHING:
+            real = getattr(home, name)
 
             def dying(*arguments: Any, real: Any = real, **options: Any) -> Any:
                 if not next(left):
                     os._exit(9)
                 return real(*arguments, **options)
 
-            setattr(os, name, dying)
+            setattr(home, name, dying)
         try:
             change()
         finally:
@@ -361,8 +370,8 @@ def test_nothing_gets_the_name_before_it_is_durable(xml: str, image: Path, monke
     calls: list[tuple[str, str]] = []
     with OpenImage(image) as old:
         before = old.source.read_at(1 << 20, 0)
-        for name in TOUCHING:
-            real = getattr(os, name)
+        for home, name in TOUCHING:
+            real = getattr(home, name)
 
             def noted(first: Any, *rest: Any, name: str = name, real: Any = real, **options: Any) -> Any:
                 fd = rest[0] if name == "copy_file_range" else first
@@ -370,18 +379,18 @@ def test_nothing_gets_the_name_before_it_is_durable(xml: str, image: Path, monke
                 calls.append((name, Path(file).name))
                 return real(first, *rest, **options)
 
-            monkeypatch.setattr(os, name, noted)
+            monkeypatch.setattr(home, name, noted)
         edit(image, xml=xml)
         assert old.source.read_at(1 << 20, 0) == before
     (temporary,) = {name for _, name in calls} - {image.parent.name, image.name}
     assert not [call for call in calls if call[1] == image.name], "the image itself"
-    rename = calls.index(("rename", temporary))
-    assert calls[rename - 1] == ("fsync", temporary)
-    assert calls[rename + 1 :] == [("fsync", image.parent.name)]
+    naming = calls.index(("exchange", temporary))
+    assert calls[naming - 1] == ("fsync", temporary)
+    assert calls[naming + 1 :] == [("fsync", image.parent.name), ("unlink", temporary)], "the old one, last of all"
     header = max(at for at, call in enumerate(calls) if call == ("pwrite", temporary))
     assert calls[header - 1] == ("fsync", temporary), "before the complete header"
     assert calls[header + 1] == ("fsync", temporary), "and behind it"
-    assert header + 2 == rename
+    assert header + 2 == naming
 
 
 # -- the command line ------------------------------------------------------------------------------------------------------
@@ -447,6 +456,26 @@ def test_ctrl_c_in_the_editor_is_the_editors(image: Path, tmp_path: Path) -> Non
     done = run.finish()
     assert done.status == 0, done.err
     assert read_info(image).metadata.xml == BEFORE.xml.replace("tt", "TT", 1)
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("", 0), ("n", 2)])
+def test_what_cannot_be_may_be_edited_again(answer: str, status: int, image: Path, tmp_path: Path) -> None:
+    script = (
+        'if test -e again; then sed -i "s/un-made/made/; s/tt/TT/" "$2"; else touch again; sed -i s/made/un-made/ "$2"; fi'
+    )
+    master, slave = pty.openpty()
+    try:
+        os.write(master, f"{answer}\n".encode())
+        command = [sys.executable, "-m", "streamsave.cli", "edit", str(image)]
+        env = {**os.environ, **editor(tmp_path, script)}
+        done = subprocess.run(command, stdin=slave, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=30)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert done.returncode == status, done.stderr
+    assert "un-made up" in done.stderr
+    assert "Edit it again? [Y/n]" in done.stderr
+    assert read_info(image).metadata.xml == (BEFORE.xml if status else BEFORE.xml.replace("tt", "TT", 1))
 
 
 def test_from_a_file(image: Path, tmp_path: Path) -> None:

@@ -82,14 +82,13 @@ def codec_by_number(number: int) -> Codec:
     for codec in _outside()[0].values():
         if codec.number == number:
             return codec
-    try:
-        word = SaveFormat(number).word
-    except ValueError:
+    if number == SaveFormat.SPARSE:
         raise UnsupportedImageError(
-            f"the image has format number {number}, which neither streamsave nor libvirt 11 knows: is it from a later one?"
-        ) from None
+            f"the image has format {SaveFormat.SPARSE.word} (number {number}), which is no stream: restore it with virsh, or"
+            " convert the file to another format first (streamsave convert)"
+        )
     raise UnsupportedImageError(
-        f"the image has format {word} (number {number}), which is not supported yet by streamsave: restore it with virsh"
+        f"the image has format number {number}, which neither streamsave nor libvirt 11 knows: is it from a later one?"
     )
 
 

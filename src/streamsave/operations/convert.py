@@ -16,19 +16,21 @@ from pathlib import Path
 from ..cancel import Cancellation
 from ..choices import DEFAULT_WINDOW
 from ..codecs.base import Codec
+from ..codecs.registry import find_codec
 from ..endpoints.file import NewImage
 from ..endpoints.image_pipe import ImagePipe
 from ..endpoints.replacement import Replacement
-from ..errors import CorruptImageError
+from ..errors import CorruptImageError, UnsupportedImageError
 from ..format.digest import root_of
 from ..format.domain_xml import check_same_guest
 from ..format.metadata import Metadata
 from ..format.migration import StreamMap
+from ..format.save_format import SaveFormat
 from ..options import CompressOptions, GuestState, RestoreOptions
 from ..pipeline.decompress import Decompression
 from ..pipeline.gate import Gate
 from ..pipeline.handover import HandOver
-from ..types import ImageFile, ProgressCallback
+from ..types import ImageFile, ProgressCallback, Source
 from .course import COMMIT, Course
 from .flow import convert_progress
 from .guarding import check_managed
@@ -38,6 +40,7 @@ from .image_writer import ImageWriter
 from .inflow import Inflow
 from .piped_image import PipedImage
 from .reports import STREAM, rate_of
+from .sparse_payload import SparsePayload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,7 @@ def convert(
 ) -> ConvertReport:
     """Write the image ``source`` to ``destination`` in the format of ``options``, replacing what is there.
 
+    Any image that a restore takes, and libvirt's format sparse too, whose pages are put in order.
     Either may be a descriptor (a pipe, a socket), which stays the caller's; an image that was written into one has no index
     that its header points to. ``destination`` may be the source: the new image takes its place, with owner, mode and
     attributes of the old one. ``xml`` replaces the domain XML, ``state`` what the guest is to do after a restore
@@ -113,7 +117,7 @@ def convert(
         cancel.limited(limit_s, f"not converted within {limit_s or 0:g} s; allow more time"),
         PipedImage(source, cancel) if isinstance(source, int) else OpenImage(source) as image,
     ):
-        codec = image.codec().allowing(reading.max_window)
+        codec, payload = _payload(image, reading)
         metadata, was_running = image.info.metadata, image.info.header.was_running
         if xml is not None:
             check_same_guest(metadata.xml, xml)
@@ -125,7 +129,22 @@ def convert(
         create = _creator(image, destination)
         at_once = isinstance(destination, int)
         with ImageWriter(create, options.codec, metadata, was_running=was_running, at_once=at_once) as new:
-            return _Conversion(image, codec, new, options, course).run(was_running, cancel)
+            return _Conversion(image, codec, payload, new, options, course).run(was_running, cancel)
+
+
+def _payload(image: OpenImage | PipedImage, options: RestoreOptions) -> tuple[Codec, Source]:
+    """What is decoded, and by which codec. Of the format sparse that is what it would be in raw."""
+    header = image.info.header
+    if not isinstance(image, OpenImage) or header.own or header.payload_format != SaveFormat.SPARSE:
+        return image.codec().allowing(options.max_window), image.payload
+    image.check_complete()
+    if header.byte_order != "little":
+        raise UnsupportedImageError(
+            f"{image.path}: a sparse image of a big-endian host, in whose words its bitmaps are: restore it there, with"
+            " virsh, and save the guest in another format",
+            path=image.path,
+        )
+    return find_codec(SaveFormat.RAW.word), SparsePayload(image)
 
 
 def _name(endpoint: str | Path | int) -> Path:
@@ -160,12 +179,14 @@ class _Conversion:
         self,
         image: OpenImage | PipedImage,
         codec: Codec,
+        payload: Source,
         new: ImageWriter[ImageFile],
         options: CompressOptions,
         course: Course,
     ) -> None:
         self._image = image
         self._codec = codec
+        self._payload_size = image.info.payload_size if payload is image.payload else 0
         self._new = new
         self._options = options
         self._course = course
@@ -174,7 +195,7 @@ class _Conversion:
         self._inflow = Inflow(self._handover, new, options, self._gate)
         self._writing = self._inflow.pipeline
         self._reading = Decompression(
-            image.payload,
+            payload,
             self._handover,
             codec,
             threads=options.thread_count,  # both sides have that many: whichever is slower gets the processors
@@ -214,8 +235,10 @@ class _Conversion:
         return self._report(was_running, stream, root, found)
 
     def _stream(self) -> None:
-        course, payload_size = self._course, self._image.info.payload_size
-        course.follow(lambda elapsed_s: convert_progress(self._reading, self._writing, payload_size, elapsed_s))
+        course, scanner = self._course, self._inflow.scanner
+        course.follow(
+            lambda elapsed_s: convert_progress(self._reading, self._writing, scanner, self._payload_size, elapsed_s)
+        )
         on_tick = course.tick if course.watched else None
         self._writing.start()
         self._reading.start()
@@ -237,7 +260,7 @@ class _Conversion:
         return ConvertReport(
             source=self._image.path,
             path=new.file.path,
-            source_format=self._codec.name,
+            source_format=self._image.info.format,
             format=codec.name,
             level=codec.check_level(self._options.level),
             threads=self._options.thread_count,

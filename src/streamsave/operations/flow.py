@@ -46,12 +46,16 @@ def restore_progress(pipeline: Pipeline, payload_size: int, elapsed_s: float) ->
     return _progress(stats, fraction, payload_size, elapsed_s)
 
 
-def convert_progress(reading: Pipeline, writing: Pipeline, payload_size: int, elapsed_s: float) -> Progress:
-    """By the payload that is read, if its size is known; what comes out is that of the new image."""
-    looked, stats = restore_progress(reading, payload_size, elapsed_s), writing.stats
+def convert_progress(
+    reading: Pipeline, writing: Pipeline, scanner: StreamScanner, payload_size: int, elapsed_s: float
+) -> Progress:
+    """By the payload that is read, or where its size is not known by the guest's memory; out comes the new image."""
+    stats = writing.stats
+    looked = restore_progress(reading, payload_size, elapsed_s)
     return replace(
         looked,
         bytes_out=stats.bytes_out,
+        fraction=looked.fraction if payload_size else save_progress(writing, scanner, elapsed_s).fraction,
         rate_out=stats.bytes_out / MiB / elapsed_s if elapsed_s > 0 else 0.0,
         write_s=stats.write_s,
         cpu_s=looked.cpu_s + stats.cpu_s,

@@ -153,11 +153,12 @@ class ImageReader:
             index_problem=found.problem,
         )
 
-    def _name(self, error: ImageError) -> None:
-        """Let ``error`` say which image it is about."""
+    def named(self, error: ImageError) -> ImageError:
+        """``error``, which now says which image it is about."""
         if error.path is None:
             error.path = self.path
             error.args = (f"{self.path}: {error}",)
+        return error
 
 
 class OpenImage(ImageReader):
@@ -177,7 +178,7 @@ class OpenImage(ImageReader):
             self.info = self._read_info(file_size)
         except ImageError as error:
             self.source.close()
-            self._name(error)
+            self.named(error)
             raise
         except BaseException:
             self.source.close()

@@ -37,7 +37,7 @@ class PipedImage(ImageReader):
                 header, metadata = self._read_head(self._source)
         except ImageError as error:
             self._source.close()
-            self._name(error)
+            self.named(error)
             raise
         except BaseException:
             self._source.close()
