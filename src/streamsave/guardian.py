@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     import subprocess
 
 READY = b"ready\n"
-DISARM = b"disarm\n"
+DISARM, STOPPING, MIGRATING, NOT_MIGRATING = b"d", b"s", b"m", b"n"
+"""What the parent says: that it goes its way; and before it does so, that what it did to the guest is its own doing."""
 START_S = 10.0
 DISARM_S = 3.0
 HAND_OVER_S = 3.0
@@ -53,13 +54,13 @@ _BOOTSTRAP = "import sys; sys.path.append(sys.argv[1]); from streamsave.guardian
 class GuardianPlan:
     """What the guardian has to know: where the image is before and after its commit, and what the guest is owed."""
 
+    kind: str
+    """Of the destination: a new ``file``, which has a temporary name first; written ``in place``; or ``piped``."""
     temporary: str
     destination: str
-    device: int
-    inode: int
-    """Of the temporary file: what has another identity is not ours, whatever it is called."""
-    magic: str
-    """What a complete image begins with; ASCII."""
+    partial: str
+    complete: str
+    """What a partial and a complete image begin with; ASCII, of one length."""
     was_running: bool = False
     then: str = "quit"
     undo: Sequence[Command] = ()
@@ -70,8 +71,9 @@ class Guardian:
     """A guardian on duty, in the process that it watches. A context manager; disarmed at its end.
 
     ``monitor_fd`` is an open QMP connection after its negotiation. The guardian has a copy until it ends, so the monitor is
-    not free for others before. Nothing else of ours is inherited; still, start it before the migration's socket exists: QEMU
-    must see our death. None: somebody else frees the guest (libvirt), and the guardian only sees to the unfinished file.
+    not free for others before. None: somebody else frees the guest (libvirt), and the guardian only sees to the unfinished
+    image. ``image_fd`` is that, open for reading and writing, -1 for a pipe. Nothing else of ours is inherited; still, start
+    it before the migration's socket exists: QEMU must see our death.
     ``cancel`` ends the start early.
 
     Raises:
@@ -79,13 +81,15 @@ class Guardian:
         Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
 
-    def __init__(self, monitor_fd: int | None, plan: GuardianPlan, *, cancel: Cancellation | None = None) -> None:
+    def __init__(
+        self, monitor_fd: int | None, image_fd: int, plan: GuardianPlan, *, cancel: Cancellation | None = None
+    ) -> None:
         cancel = cancel or Cancellation()
         self._handed_over = False
         self._control, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = _start(theirs.fileno(), monitor_fd)
+                self._process = _start(theirs.fileno(), -1 if monitor_fd is None else monitor_fd, image_fd)
             try:
                 with cancel.waking(lambda _error: self._stop_listening()):
                     self._brief(plan)
@@ -121,16 +125,23 @@ class Guardian:
         """Its process id."""
         return self._process.pid
 
+    def say(self, what: bytes) -> None:
+        """Tell it, before it is so, that the guest stands still or migrates because of us: else it is not undone.
+
+        Raises nothing: a guardian that is gone has nothing to undo.
+        """
+        try:
+            self._control.sendall(what)
+        except OSError:
+            pass
+
     def disarm(self) -> None:
         """Tell it to go, and wait until it is gone. Raises nothing; may be called twice."""
         import subprocess
 
         if self._handed_over:
             return
-        try:
-            self._control.sendall(DISARM)
-        except OSError:
-            pass  # it is gone already, or this is the second call
+        self.say(DISARM)
         try:
             self._process.wait(DISARM_S)
         except subprocess.TimeoutExpired:
@@ -171,18 +182,18 @@ class Guardian:
             raise ConnectionError(f"it hung up (exit status {self._process.poll()})")
 
 
-def _start(control_fd: int, monitor_fd: int | None) -> subprocess.Popen[bytes]:
+def _start(control_fd: int, monitor_fd: int, image_fd: int) -> subprocess.Popen[bytes]:
     """Start the child: without the site module, whose path files cost time; our own directory is all it needs."""
     import subprocess
 
     package_parent = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     interpreter = [sys.executable, "-I", "-S", "-X", f"utf8={sys.flags.utf8_mode}"]
     watch_fd = os.pidfd_open(os.getpid())
-    inherited = [control_fd, watch_fd, *([] if monitor_fd is None else [monitor_fd])]
+    fds = [control_fd, monitor_fd, watch_fd, image_fd]
     try:
         return subprocess.Popen(
-            [*interpreter, "-c", _BOOTSTRAP, package_parent, *map(str, inherited)],
-            pass_fds=inherited,
+            [*interpreter, "-c", _BOOTSTRAP, package_parent, *map(str, fds)],
+            pass_fds=[fd for fd in fds if fd >= 0],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -200,42 +211,68 @@ def main(arguments: list[str]) -> int:
     """The child's life: get the plan, be ready, wait, and act only if nobody disarmed it. Returns the exit status."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    control_fd, watch_fd, *monitor_fds = map(int, arguments)
+    control_fd, monitor_fd, watch_fd, image_fd = map(int, arguments)
     control = socket.socket(fileno=control_fd)
     briefing = control.makefile("rb").readline()
     if not briefing.endswith(b"\n"):
         return 1
     plan = GuardianPlan(**json.loads(briefing))
-    # Held open: the file's inode number cannot go to another file while we decide by it.
-    image_fd = os.open(plan.temporary, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    if not _is_ours(os.fstat(image_fd), plan):
-        return 1
+    image = _Image(plan, image_fd)
     control.sendall(READY)
     parent = os.getppid()
-    if not _orphaned(control, watch_fd, parent):
+    said = _Said()
+    if not _orphaned(control, watch_fd, parent, said):
         return 0
-    if not _act(plan, image_fd, monitor_fds[0] if monitor_fds else None):
-        _remove_all(plan)
+    if not _act(plan, image, said, monitor_fd):
+        image.take_back()
         if _is_dying(parent):
             _wait_readable(watch_fd)  # what it still has under way on the disk may be a rename
-            _remove_all(plan)
+            image.take_back()
     return 0
 
 
-def _orphaned(control: socket.socket, watch_fd: int, parent: int) -> bool:
+@dataclass(slots=True)
+class _Said:
+    """What the parent said so far."""
+
+    disarmed: bool = False
+    stopped: bool = False
+    migrating: bool = False
+
+    def take(self, data: bytes) -> None:
+        """``data``: any number of its messages."""
+        for message in (data[at : at + 1] for at in range(len(data))):
+            self.disarmed = self.disarmed or message == DISARM
+            self.stopped = self.stopped or message == STOPPING
+            self.migrating = (self.migrating or message == MIGRATING) and message != NOT_MIGRATING
+
+
+def _orphaned(control: socket.socket, watch_fd: int, parent: int, said: _Said) -> bool:
     """Wait for the end of the parent (True), or until it disarms us (False)."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
     poll.register(watch_fd, select.POLLIN)
-    while not poll.poll(LOOK_S * 1000):
-        if _is_dying(parent):
-            return True
-    try:
-        if control.recv(1, socket.MSG_DONTWAIT):
+    while True:
+        ready = dict(poll.poll(LOOK_S * 1000))
+        hung_up = _hear(control, said)
+        if said.disarmed:
             return False
+        if hung_up or watch_fd in ready:  # a child of the parent's may hold the other end for longer
+            _wait_readable(watch_fd, LAST_CALLS_S)
+            return True
+        if not ready and _is_dying(parent):
+            return True
+
+
+def _hear(control: socket.socket, said: _Said) -> bool:
+    """Take what the parent said meanwhile; returns whether it hung up."""
+    try:
+        while data := control.recv(64, socket.MSG_DONTWAIT):
+            said.take(data)
+    except BlockingIOError:
+        return False
     except OSError:
-        pass  # a child of the parent's still holds the other end, but the parent is gone
-    _wait_readable(watch_fd, LAST_CALLS_S)
+        pass
     return True
 
 
@@ -261,10 +298,10 @@ def _tells_of_death(status: str) -> bool:
     return bool(pending >> (signal.SIGKILL - 1) & 1) or fields["State"].startswith("Z")
 
 
-def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int | None) -> bool:
+def _act(plan: GuardianPlan, image: _Image, said: _Said, monitor_fd: int) -> bool:
     """Bring the guest to one of the save's two endings; returns whether that is the one with an image."""
-    committed = _in_time(lambda: _is_committed(plan, image_fd))
-    if monitor_fd is None:
+    committed = _in_time(image.is_committed)
+    if monitor_fd < 0:
         return committed
     try:
         commander = _InheritedMonitor(monitor_fd)
@@ -272,27 +309,58 @@ def _act(plan: GuardianPlan, image_fd: int, monitor_fd: int | None) -> bool:
         if committed:
             carry_out(commander, plan.then, was_running=plan.was_running, undo=plan.undo)
         else:
-            free_guest(commander, was_running=plan.was_running, undo=plan.undo, patience_s=PATIENCE_S)
+            free_guest(commander, was_running=said.stopped, migrating=said.migrating, undo=plan.undo, patience_s=PATIENCE_S)
     except StreamsaveError:
         pass  # QEMU is gone, or deaf; there is nobody to tell
     return committed
 
 
-def _is_committed(plan: GuardianPlan, image_fd: int) -> bool:
-    """Whether the image is at its destination, complete; if it is, it is durable then."""
-    try:
-        if not _path_is_ours(plan.destination, plan) or os.pread(image_fd, len(plan.magic), 0) != plan.magic.encode():
-            return False
-        os.fsync(image_fd)
-        _sync_directory(plan.destination)
-    except OSError:
-        return False  # no image after all: the guest must not be ended for it
-    return True
+class _Image:
+    """The image on its disk. The descriptor is held open: the file's inode number cannot go to another file meanwhile."""
 
+    def __init__(self, plan: GuardianPlan, fd: int) -> None:
+        self._plan = plan
+        self._fd = fd
 
-def _remove_all(plan: GuardianPlan) -> None:
-    for path in (plan.temporary, plan.destination):
-        _remove(path, plan)
+    def is_committed(self) -> bool:
+        """Whether it exists, complete; if it does, it is durable then. Nobody can tell of a pipe."""
+        try:
+            if self._plan.kind == "piped" or not self._begins_as(self._plan.complete):
+                return False
+            if self._plan.kind == "file" and not self._is_at(self._plan.destination):
+                return False
+            os.fsync(self._fd)
+            if self._plan.kind == "file":
+                _sync_directory(self._plan.destination)
+        except OSError:
+            return False  # no image after all: the guest must not be ended for it
+        return True
+
+    def take_back(self) -> None:
+        """See to it that there is none: the file goes, and what was written in place begins as a partial image."""
+        if self._plan.kind == "file":
+            for path in (self._plan.temporary, self._plan.destination):
+                self._remove(path)
+        elif self._plan.kind == "in place":
+            try:
+                if self._begins_as(self._plan.complete):
+                    os.pwrite(self._fd, self._plan.partial.encode(), 0)
+                    os.fsync(self._fd)
+            except OSError:
+                pass  # a disk that fails like this keeps no promise
+
+    def _begins_as(self, magic: str) -> bool:
+        return os.pread(self._fd, len(magic), 0) == magic.encode()
+
+    def _is_at(self, path: str) -> bool:
+        return os.path.samestat(os.lstat(path), os.fstat(self._fd))
+
+    def _remove(self, path: str) -> None:
+        try:
+            if self._is_at(path):
+                os.unlink(path)
+        except OSError:
+            pass
 
 
 class _InheritedMonitor:
@@ -347,26 +415,6 @@ def _in_time(ask: Callable[[], bool]) -> bool:
     thread.start()
     thread.join(DISK_S)
     return bool(answers and answers[0])
-
-
-def _is_ours(status: os.stat_result, plan: GuardianPlan) -> bool:
-    return (status.st_dev, status.st_ino) == (plan.device, plan.inode)
-
-
-def _path_is_ours(path: str, plan: GuardianPlan) -> bool:
-    try:
-        return _is_ours(os.lstat(path), plan)
-    except OSError:
-        return False
-
-
-def _remove(path: str, plan: GuardianPlan) -> None:
-    """Remove ``path``, if it is the file that this save made."""
-    try:
-        if _path_is_ours(path, plan):
-            os.unlink(path)
-    except OSError:
-        pass
 
 
 def _sync_directory(path: str) -> None:

@@ -40,6 +40,8 @@ class CompressOptions:
     """Encoder threads; None: as many processors as this process may really use."""
     timeout_s: float | None = None
     """Give up, with everything as before, if there is no image after so many seconds; None: take as long as it takes."""
+    stream: bool = False
+    """The destination is a pipe: its header is complete from the first byte on, and nothing can be taken back."""
 
     def __post_init__(self) -> None:
         self.codec.check_level(self.level)

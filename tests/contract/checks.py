@@ -357,6 +357,49 @@ def carries_what_the_stock_tool_skips(codec: Codec) -> None:
         assert run_tool(codec, codec.tool_decode[1:], payload) == b"".join(chunks), size
 
 
+COVERED_SIZES: Final = (0, 512, 4096, 3 * MiB)
+"""And what it takes to the end of a sector, for a device has whole ones, and a payload starts at one."""
+
+
+def covered(codec: Codec, size: int) -> bytes:
+    """What stands behind a payload on a device of which ``size`` bytes are left: older data, and the codec's cover."""
+    data = bytearray(zeros(size) if codec.needs_zeros else noise(size))
+    for offset, piece in codec.cover(size):
+        assert 0 <= offset <= size - len(piece)
+        data[offset : offset + len(piece)] = piece
+    return bytes(data)
+
+
+@check
+def covers_what_is_left_of_a_device(codec: Codec) -> None:
+    """Whatever is behind a payload and its carrier, stock tool and sequential reader decode it to the same stream."""
+    chunk = mixed(300_000)
+    table = frames_of(codec, encode(codec, chunk), stream_size=len(chunk))
+    payload = payload_of(codec, chunk) + codec.carry(noise(3000), table)
+    for size in (more + -len(payload) % 512 for more in COVERED_SIZES):
+        device = payload + covered(codec, size)
+        if codec.tool:
+            assert run_tool(codec, codec.tool_decode[1:], device) == chunk, size
+        if codec.detects_damage:
+            assert read_all(codec, device, step=64 * KiB) == chunk, size
+
+
+@check
+def covers_all_of_a_device(codec: Codec) -> None:
+    """Also one of terabytes, with few bytes, and whatever its size is: or says that there are too few."""
+    whole = list(codec.cover(5 * 10**12 + 7))
+    assert len(whole) < 500_000
+    ends = [offset + len(piece) for offset, piece in whole]
+    assert sorted(ends) == ends
+    for size in (*range(30), *(2**30 + at for at in range(20)), *(2**24 + at for at in range(-2, 9))):
+        try:
+            pieces = list(codec.cover(size))
+        except ValueError:
+            assert 0 < size < 8
+        else:
+            assert all(offset >= 0 and offset + len(piece) <= size for offset, piece in pieces)
+
+
 @check
 def believes_no_carrier(codec: Codec) -> None:
     """Damage in a carrier is an error or shows in what comes out of it, which has checksums of its own."""

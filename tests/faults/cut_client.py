@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from streamsave.endpoints.file import NewImage
+from streamsave.endpoints.image_sink import ImageSink
 from streamsave.operations.image_writer import ImageWriter
 from streamsave.operations.save import save
 from streamsave.options import SaveOptions
@@ -13,7 +13,7 @@ from streamsave.options import SaveOptions
 commit = ImageWriter.commit
 
 
-def commit_and_wait(image: ImageWriter[NewImage]) -> None:
+def commit_and_wait(image: ImageWriter[ImageSink]) -> None:
     commit(image)
     print("committed", flush=True)
     signal.sigwait([signal.SIGUSR1])

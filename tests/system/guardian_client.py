@@ -12,31 +12,33 @@ import time
 from pathlib import Path
 
 from streamsave.format.header import MAGIC_COMPLETE, MAGIC_PARTIAL
-from streamsave.guardian import Guardian, GuardianPlan
+from streamsave.guardian import MIGRATING, STOPPING, Guardian, GuardianPlan
 from streamsave.qemu.migration import MigrationSettings, start_outgoing, wait_outgoing
 from streamsave.qemu.monitor import Monitor
 
 
 def main(address: str, folder: str, point: str, then: str) -> None:
     temporary, destination = Path(folder) / "image.part", Path(folder) / "image"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    status = os.fstat(fd)
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     monitor = Monitor(address)
     settings = MigrationSettings(monitor)
     plan = GuardianPlan(
+        kind="file",
         temporary=str(temporary),
         destination=str(destination),
-        device=status.st_dev,
-        inode=status.st_ino,
-        magic=MAGIC_COMPLETE.decode(),
+        partial=MAGIC_PARTIAL.decode(),
+        complete=MAGIC_COMPLETE.decode(),
         was_running=True,
         then=then,
         undo=settings.undo_commands(),
     )
     settings.neutralise()
-    guardian = Guardian(monitor.fileno(), plan)
+    guardian = Guardian(monitor.fileno(), fd, plan)
     if point != "not stopped":
+        guardian.say(STOPPING)
         monitor.execute("stop")
+    if point in ("migrating", "forked", "completed", "committed", "taken back"):
+        guardian.say(MIGRATING)
     if point in ("migrating", "forked"):
         monitor.execute("migrate-set-parameters", {"max-bandwidth": 1000})
         assert start_outgoing(monitor, "fd").recv(4) == b"QEVM"

@@ -273,7 +273,7 @@ def test_destination_is_a_directory(guest: RunningQemu, tmp_path: Path) -> None:
 def test_destination_is_a_fifo_or_a_device(guest: RunningQemu, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", Path("/dev/null")):
-        refuse_destination(guest, path, f"{path}: is not a regular file")
+        refuse_destination(guest, path, f"{path}: is no regular file and no block device", "--stream")
     assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
     assert [each.name for each in tmp_path.iterdir()] == ["fifo"]
 

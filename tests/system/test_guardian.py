@@ -183,24 +183,31 @@ def test_qemu_dies_with_its_client(watched: Watched) -> None:
 def plan(tmp_path: Path) -> GuardianPlan:
     temporary = tmp_path / "image.part"
     temporary.write_bytes(MAGIC_COMPLETE)
-    status = temporary.stat()
     return GuardianPlan(
+        kind="file",
         temporary=str(temporary),
         destination=str(tmp_path / "image"),
-        device=status.st_dev,
-        inode=status.st_ino,
-        magic=MAGIC_COMPLETE.decode(),
+        partial=MAGIC_PARTIAL.decode(),
+        complete=MAGIC_COMPLETE.decode(),
         was_running=True,
         then="quit",
         undo=[],
     )
 
 
+@pytest.fixture
+def temporary_fd(plan: GuardianPlan) -> Iterator[int]:
+    """Of the image, which has its temporary name."""
+    fd = os.open(plan.temporary, os.O_RDWR)
+    yield fd
+    os.close(fd)
+
+
 @pytest.mark.qemu
-def test_disarmed_it_does_nothing(watched: Watched, plan: GuardianPlan) -> None:
+def test_disarmed_it_does_nothing(watched: Watched, plan: GuardianPlan, temporary_fd: int) -> None:
     with Monitor(watched.qemu.monitor) as monitor:
         monitor.execute("stop")
-        guardian = Guardian(monitor.fileno(), plan)
+        guardian = Guardian(monitor.fileno(), temporary_fd, plan)
         assert not is_gone(guardian.pid)
         guardian.disarm()
         assert is_gone(guardian.pid)
@@ -211,18 +218,20 @@ def test_disarmed_it_does_nothing(watched: Watched, plan: GuardianPlan) -> None:
 
 
 @pytest.mark.qemu
-def test_its_death_harms_nobody(watched: Watched, plan: GuardianPlan) -> None:
-    with Monitor(watched.qemu.monitor) as monitor, Guardian(monitor.fileno(), plan) as guardian:
+def test_its_death_harms_nobody(watched: Watched, plan: GuardianPlan, temporary_fd: int) -> None:
+    with Monitor(watched.qemu.monitor) as monitor, Guardian(monitor.fileno(), temporary_fd, plan) as guardian:
         os.kill(guardian.pid, signal.SIGKILL)
         until(lambda: not guardian.alive)
         assert monitor.execute("query-status")["status"] == "running"
 
 
 @pytest.mark.qemu
-def test_one_that_hangs_is_killed(watched: Watched, plan: GuardianPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_hangs_is_killed(
+    watched: Watched, plan: GuardianPlan, temporary_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "DISARM_S", 0.2)
     with Monitor(watched.qemu.monitor) as monitor:
-        guardian = Guardian(monitor.fileno(), plan)
+        guardian = Guardian(monitor.fileno(), temporary_fd, plan)
         os.kill(guardian.pid, signal.SIGSTOP)
         guardian.disarm()
         assert is_gone(guardian.pid)
@@ -230,11 +239,11 @@ def test_one_that_hangs_is_killed(watched: Watched, plan: GuardianPlan, monkeypa
 
 
 @pytest.mark.qemu
-def test_it_inherits_what_it_needs_and_no_more(watched: Watched, plan: GuardianPlan) -> None:
+def test_it_inherits_what_it_needs_and_no_more(watched: Watched, plan: GuardianPlan, temporary_fd: int) -> None:
     read_fd, write_fd = os.pipe()
     os.set_inheritable(write_fd, True)
     try:
-        with Monitor(watched.qemu.monitor) as monitor, Guardian(monitor.fileno(), plan) as guardian:
+        with Monitor(watched.qemu.monitor) as monitor, Guardian(monitor.fileno(), temporary_fd, plan) as guardian:
             own = Path(f"/proc/{guardian.pid}/fd")
             held = sorted(os.readlink(own / name).split(":")[0] for name in os.listdir(own))
             assert held == sorted(["/dev/null"] * 3 + ["anon_inode", "socket", "socket", plan.temporary])
@@ -245,12 +254,12 @@ def test_it_inherits_what_it_needs_and_no_more(watched: Watched, plan: GuardianP
 
 
 @pytest.mark.qemu
-def test_it_is_small_and_quickly_ready(watched: Watched, plan: GuardianPlan) -> None:
+def test_it_is_small_and_quickly_ready(watched: Watched, plan: GuardianPlan, temporary_fd: int) -> None:
     took = []
     with Monitor(watched.qemu.monitor) as monitor:
         for _ in range(5):
             began = time.perf_counter()
-            with Guardian(monitor.fileno(), plan) as guardian:
+            with Guardian(monitor.fileno(), temporary_fd, plan) as guardian:
                 took.append(time.perf_counter() - began)
                 status = Path(f"/proc/{guardian.pid}/status").read_text()
     peak_kib = int(status.split("VmHWM:")[1].split()[0])
@@ -263,31 +272,27 @@ def test_it_is_small_and_quickly_ready(watched: Watched, plan: GuardianPlan) -> 
 def test_it_does_not_start(plan: GuardianPlan, monkeypatch: pytest.MonkeyPatch, interpreter: str) -> None:
     monkeypatch.setattr(sys, "executable", interpreter)
     with socket.socket() as stand_in, pytest.raises(ProcessError, match=r"the guardian.*did not start"):
-        Guardian(stand_in.fileno(), plan)
-
-
-def test_a_file_that_is_not_the_one_of_the_plan(plan: GuardianPlan) -> None:
-    for wrong in (replace(plan, inode=1), replace(plan, temporary=plan.temporary + ".none")):
-        with socket.socket() as stand_in, pytest.raises(ProcessError, match="hung up"):
-            Guardian(stand_in.fileno(), wrong)
+        Guardian(stand_in.fileno(), -1, plan)
 
 
 def test_paths_with_any_bytes(tmp_path: Path) -> None:
     temporary = os.fsencode(tmp_path) + b"/\xff\xfe \"'\n\xc3\xa4"
-    os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY))
-    status = os.stat(temporary)
+    fd = os.open(temporary, os.O_CREAT | os.O_RDWR)
     plan = GuardianPlan(
+        kind="file",
         temporary=os.fsdecode(temporary),
         destination=os.fsdecode(temporary) + "x",
-        device=status.st_dev,
-        inode=status.st_ino,
-        magic=MAGIC_COMPLETE.decode(),
+        partial=MAGIC_PARTIAL.decode(),
+        complete=MAGIC_COMPLETE.decode(),
         was_running=True,
         then="quit",
         undo=[],
     )
-    with socket.socket() as stand_in, Guardian(stand_in.fileno(), plan) as guardian:
-        assert guardian.alive
+    try:
+        with socket.socket() as stand_in, Guardian(stand_in.fileno(), fd, plan) as guardian:
+            assert guardian.alive
+    finally:
+        os.close(fd)
 
 
 # Its pieces
@@ -336,54 +341,104 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def image_fd(plan: GuardianPlan) -> Iterator[int]:
-    """Of the image, which has its name."""
+def image(plan: GuardianPlan) -> Iterator[module._Image]:
+    """The image, which has its name."""
     os.rename(plan.temporary, plan.destination)
-    fd = os.open(plan.destination, os.O_RDONLY)
-    yield fd
+    fd = os.open(plan.destination, os.O_RDWR)
+    yield module._Image(plan, fd)
     os.close(fd)
 
 
-def test_a_complete_image_at_its_destination_is_committed(plan: GuardianPlan, image_fd: int, done: list[str]) -> None:
-    assert module._act(plan, image_fd, 0)
+SAID = module._Said(stopped=True, migrating=True)
+
+
+def test_a_complete_image_at_its_destination_is_committed(plan: GuardianPlan, image: module._Image, done: list[str]) -> None:
+    assert module._act(plan, image, SAID, 0)
     assert done == ["carried out"]
 
 
-def test_an_image_that_was_taken_back_is_not_committed(plan: GuardianPlan, image_fd: int, done: list[str]) -> None:
+def test_an_image_that_was_taken_back_is_not_committed(plan: GuardianPlan, image: module._Image, done: list[str]) -> None:
     Path(plan.destination).write_bytes(MAGIC_PARTIAL)
-    assert not module._act(plan, image_fd, 0)
+    assert not module._act(plan, image, SAID, 0)
+    assert done == ["freed"]
+
+
+def test_a_complete_image_without_its_name_is_not_committed(plan: GuardianPlan, temporary_fd: int, done: list[str]) -> None:
+    assert not module._act(plan, module._Image(plan, temporary_fd), SAID, 0)
     assert done == ["freed"]
 
 
 def test_an_image_that_cannot_be_made_durable_is_no_image(
-    plan: GuardianPlan, image_fd: int, done: list[str], monkeypatch: pytest.MonkeyPatch
+    plan: GuardianPlan, image: module._Image, done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", fail)
-    assert not module._act(plan, image_fd, 0)
+    assert not module._act(plan, image, SAID, 0)
     assert done == ["freed"]
 
 
 def test_an_fsync_that_hangs_does_not_keep_the_guest(
-    plan: GuardianPlan, image_fd: int, done: list[str], monkeypatch: pytest.MonkeyPatch
+    plan: GuardianPlan, image: module._Image, done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk_is_back = threading.Event()
     monkeypatch.setattr(module, "DISK_S", 0.1)
     monkeypatch.setattr(os, "fsync", lambda fd: disk_is_back.wait(10))
     began = time.monotonic()
-    assert not module._act(plan, image_fd, 0)
+    assert not module._act(plan, image, SAID, 0)
     assert time.monotonic() - began < 5
     assert done == ["freed"]
     disk_is_back.set()
 
 
-def test_what_is_ours_is_removed_under_both_names(plan: GuardianPlan) -> None:
+def test_what_is_ours_is_removed_under_both_names(plan: GuardianPlan, temporary_fd: int) -> None:
     os.link(plan.temporary, plan.destination)
-    module._remove_all(plan)
+    module._Image(plan, temporary_fd).take_back()
     assert not Path(plan.temporary).exists()
     assert not Path(plan.destination).exists()
+
+
+def test_what_is_in_place_is_marked_and_stays(plan: GuardianPlan, temporary_fd: int, done: list[str]) -> None:
+    """A device's node is not removed, whatever is on it."""
+    in_place = replace(plan, kind="in place", destination=plan.temporary)
+    image = module._Image(in_place, temporary_fd)
+    assert module._act(in_place, image, SAID, 0)
+    os.write(temporary_fd, MAGIC_PARTIAL)
+    assert not module._act(in_place, image, SAID, 0)
+    os.pwrite(temporary_fd, MAGIC_COMPLETE + b"more", 0)
+    image.take_back()
+    assert Path(plan.temporary).read_bytes() == MAGIC_PARTIAL + b"more"
+    os.pwrite(temporary_fd, b"something else ..", 0)
+    image.take_back()
+    assert Path(plan.temporary).read_bytes().startswith(b"something else ..")
+    assert done == ["carried out", "freed"]
+
+
+def test_a_pipe_holds_no_image_and_is_left_alone(plan: GuardianPlan, done: list[str]) -> None:
+    piped = replace(plan, kind="piped", destination=plan.temporary)
+    image = module._Image(piped, -1)
+    assert not module._act(piped, image, SAID, 0)
+    image.take_back()
+    assert Path(plan.temporary).exists()
+    assert done == ["freed"]
+
+
+def test_only_what_the_save_did_is_undone(plan: GuardianPlan, temporary_fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(module, "_InheritedMonitor", lambda fd: SimpleNamespace(execute=lambda command: None))
+    monkeypatch.setattr(module, "free_guest", lambda *args, **kwargs: asked.append(kwargs))
+    for messages, stopped, migrating in (
+        (b"", False, False),
+        (b"s", True, False),
+        (b"sm", True, True),
+        (b"smn", True, False),
+        (b"mnm", False, True),
+    ):
+        said = module._Said()
+        said.take(messages)
+        module._act(plan, module._Image(plan, temporary_fd), said, 0)
+        assert (asked[-1]["was_running"], asked[-1]["migrating"]) == (stopped, migrating), messages
 
 
 ALIVE = "Name:\tpython\nState:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n"

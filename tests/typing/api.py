@@ -25,6 +25,7 @@ def saves(sock: socket.socket) -> streamsave.SaveReport:
         max_stopped_s=2.5,
     )
     streamsave.save(sock, Path("guest.save"))
+    streamsave.save(sock, 7, streamsave.SaveOptions(stream=True))
     return streamsave.save("/run/vm.qmp", "guest.save", options, progress=on_progress, cancel=cancel)
 
 
@@ -33,6 +34,7 @@ def restores() -> int | None:
     streamsave.restore(
         Path("guest.save"), monitor="/run/vm.qmp", options=streamsave.RestoreOptions(state="paused", timeout_s=30)
     )
+    streamsave.restore(7, monitor="/run/vm.qmp")
     return report.process.wait() if report.process is not None else None
 
 

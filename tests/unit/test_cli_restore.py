@@ -261,7 +261,8 @@ def saved_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleName
     """An image whose description holds this command."""
     home = tmp_path / "home"
     home.mkdir()
-    image = SimpleNamespace(metadata=SimpleNamespace(xml=description(SavedCommand(ARGUMENTS, str(home)))))
+    xml = description(SavedCommand(ARGUMENTS, str(home)))
+    image = SimpleNamespace(path=tmp_path / "guest.save", metadata=SimpleNamespace(xml=xml))
     monkeypatch.setitem(sys.modules, "streamsave.operations.image", SimpleNamespace(read_info=lambda path: image))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.StringIO())

@@ -36,14 +36,14 @@ class FakeSave:
     def __init__(self) -> None:
         self.report = save_report()
         self.error: Exception | None = None
-        self.calls: list[tuple[str, str, SaveOptions]] = []
+        self.calls: list[tuple[str, Path, SaveOptions]] = []
         self.kill: int | None = None
         self.connects: list[str | None] = []
 
     def __call__(
         self,
         monitor: str,
-        destination: str,
+        destination: Path,
         options: SaveOptions,
         *,
         connect: str | None = None,
@@ -84,7 +84,7 @@ def fake_domain(fake: FakeSave, monkeypatch: pytest.MonkeyPatch) -> FakeSave:
 
 def test_a_domain_is_saved_by_libvirt(fake: FakeSave, fake_domain: FakeSave) -> None:
     assert main(["save", "--domain", "web", "web.save", "--format", "gzip", "--threads", "2"]) == 0
-    assert fake_domain.calls == [("web", "web.save", SaveOptions(format="gzip", threads=2))]
+    assert fake_domain.calls == [("web", Path("web.save"), SaveOptions(format="gzip", threads=2))]
     assert main(["save", "--domain", "web", "--connect", "qemu:///session", "web.save"]) == 0
     assert fake_domain.connects == [None, "qemu:///session"]
     assert fake.calls == []
@@ -112,7 +112,7 @@ SAVE = ["save", "--qmp", "vm.qmp", "guest.save"]
 
 def test_the_defaults(fake: FakeSave, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(SAVE) == 0
-    assert fake.calls == [("vm.qmp", "guest.save", SaveOptions())]
+    assert fake.calls == [("vm.qmp", Path("guest.save"), SaveOptions())]
     text = (
         "saved the guest to guest.save: 131 MiB from 528 MiB of memory in 1.9 s (zstd level 3, ratio 4.1, stopped 1.9 s);"
         " libvirt 10.4 or later restores it\n"

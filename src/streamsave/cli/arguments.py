@@ -6,12 +6,14 @@ import argparse
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from ..choices import DEFAULT_WINDOW, Transport
-from ..errors import SourceError
+from ..errors import SourceError, UsageError
 
 if TYPE_CHECKING:
+    import socket
+
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives it no public name
 
 
@@ -42,6 +44,49 @@ def add_command(
 def add_image(parser: argparse.ArgumentParser, text: str) -> None:
     """The positional argument IMAGE."""
     parser.add_argument("image", metavar="IMAGE", help=text)
+
+
+def add_image_or_fd(parser: argparse.ArgumentParser, text: str, fd_text: str) -> None:
+    """IMAGE or ``--image-fd``: see ``image_of``."""
+    parser.add_argument("image", metavar="IMAGE", nargs="?", help=text)
+    parser.add_argument("--image-fd", metavar="N", type=int, help=fd_text)
+
+
+def image_of(args: argparse.Namespace) -> Path | int:
+    """The path IMAGE, or the descriptor of ``--image-fd``.
+
+    Raises:
+        UsageError: neither or both.
+
+    """
+    if (args.image is None) == (args.image_fd is None):
+        raise UsageError("give an image: either its path IMAGE, or --image-fd N with an open descriptor")
+    return Path(args.image) if args.image is not None else int(args.image_fd)
+
+
+def add_monitor(parser: argparse.ArgumentParser, text: str, *, required: bool) -> argparse._MutuallyExclusiveGroup:
+    """``--qmp`` or ``--qmp-fd``, see ``monitor_of``; returns their group, to which other ways may be added."""
+    way = parser.add_mutually_exclusive_group(required=required)
+    way.add_argument("--qmp", metavar="SOCKET", help=text)
+    way.add_argument("--qmp-fd", metavar="N", type=int, help="the same as an open descriptor: a socket connected to it")
+    return way
+
+
+def monitor_of(args: argparse.Namespace) -> str | socket.socket | None:
+    """The path of ``--qmp``, or the socket of ``--qmp-fd``, owned by whoever asks for it; None without either.
+
+    Raises:
+        UsageError: that descriptor is no socket.
+
+    """
+    if args.qmp_fd is None:
+        return cast("str | None", args.qmp)
+    import socket
+
+    try:
+        return socket.socket(fileno=args.qmp_fd)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--qmp-fd {args.qmp_fd} is no open socket: {error}") from error
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

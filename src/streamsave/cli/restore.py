@@ -14,13 +14,16 @@ from ..units import format_duration, format_size
 from .arguments import (
     add_command,
     add_connect,
-    add_image,
+    add_image_or_fd,
     add_json,
     add_max_window,
+    add_monitor,
     add_quiet,
     add_threads,
     add_timeout,
     add_transport,
+    image_of,
+    monitor_of,
 )
 from .output import Output, complain, quote_command, reporting, write
 
@@ -69,8 +72,8 @@ def register(subparsers: Subparsers) -> None:
         examples=EXAMPLES,
         usage=USAGE,
     )
-    add_image(parser, "the save image")
-    parser.add_argument("--qmp", metavar="SOCKET", help="the QMP socket of a QEMU that runs with -incoming defer")
+    add_image_or_fd(parser, "the save image", "read the image from this open descriptor of a file or a block device")
+    add_monitor(parser, "the QMP socket of a QEMU that runs with -incoming defer", required=False)
     parser.add_argument(
         "--use-saved-command", action="store_true", help="run the QEMU command line that the image carries, after showing it"
     )
@@ -114,7 +117,9 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
         max_window=args.max_window,
     )
-    image = Path(args.image).absolute() if args.use_saved_command else Path(args.image)
+    image = image_of(args)
+    if args.use_saved_command and isinstance(image, Path):
+        image = image.absolute()  # before the directory changes
     command = _saved_command(image, ask=not args.yes) if args.use_saved_command else args.qemu_command
     cancel = Cancellation()
     with SignalRelay(cancel, busy="still ending the restore") as relay:
@@ -134,7 +139,9 @@ def run(args: argparse.Namespace) -> int:
             else:
                 from ..operations.restore import restore
 
-                report = restore(image, monitor=args.qmp, command=command, options=options, progress=progress, cancel=cancel)
+                report = restore(
+                    image, monitor=monitor_of(args), command=command, options=options, progress=progress, cancel=cancel
+                )
         for warning in report.warnings:
             output.warn(warning)
         if report.process is None:
@@ -181,7 +188,8 @@ def as_fields(report: RestoreReport) -> dict[str, object]:
 
 
 def _check_usage(args: argparse.Namespace) -> None:
-    ways = [args.qmp is not None, args.qemu_command is not None, args.use_saved_command, args.connect is not None]
+    to_monitor = args.qmp is not None or args.qmp_fd is not None
+    ways = [to_monitor, args.qemu_command is not None, args.use_saved_command, args.connect is not None]
     if sum(ways) != 1:
         problem = "where to?" if not any(ways) else "that is more than one place to restore to:"
         raise UsageError(
@@ -217,20 +225,19 @@ def _read_xml(path: Path | None) -> str | None:
         raise UsageError(f"{path}: no domain XML, for it is not UTF-8: {error}") from error
 
 
-def _saved_command(image: Path, *, ask: bool) -> tuple[str, ...]:
+def _saved_command(image: Path | int, *, ask: bool) -> tuple[str, ...]:
     """The command in the image, shown and agreed to; this process is then in the working directory that goes with it."""
     from ..format.description import parse_saved_command
     from ..operations.image import read_info
 
+    info = read_info(image)
     try:
-        saved = parse_saved_command(read_info(image).metadata.xml)
+        saved = parse_saved_command(info.metadata.xml)
     except CorruptImageError as error:
-        if error.path is None:  # of the command, not of what is around it
-            raise CorruptImageError(f"{image}: {error}; give QEMU's command line after --", path=image) from error
-        raise
+        raise CorruptImageError(f"{info.path}: {error}; give QEMU's command line after --", path=info.path) from error
     if saved is None:
-        raise UsageError(f"{image} carries no QEMU command line: give one after --")
-    _show(image, saved)
+        raise UsageError(f"{info.path} carries no QEMU command line: give one after --")
+    _show(info.path, saved)
     if ask:
         _ask()
     try:

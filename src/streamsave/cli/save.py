@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from ..choices import Then
 from ..errors import UsageError
 from ..units import format_duration, format_size
-from .arguments import add_command, add_connect, add_image, add_json, add_quiet, add_threads, add_timeout, add_transport
+from .arguments import (
+    add_command,
+    add_connect,
+    add_image_or_fd,
+    add_json,
+    add_monitor,
+    add_quiet,
+    add_threads,
+    add_timeout,
+    add_transport,
+    image_of,
+    monitor_of,
+)
 from .output import Output, reporting
 
 if TYPE_CHECKING:
+    import socket
+
     from ..operations.reports import SaveReport
     from .arguments import Subparsers
 
@@ -51,11 +66,19 @@ def register(subparsers: Subparsers) -> None:
         examples=EXAMPLES,
         usage=USAGE,
     )
-    guest = parser.add_mutually_exclusive_group(required=True)
-    guest.add_argument("--qmp", metavar="SOCKET", help="the guest's QMP socket (-qmp unix:SOCKET,server=on)")
+    guest = add_monitor(parser, "the guest's QMP socket (-qmp unix:SOCKET,server=on)", required=True)
     guest.add_argument("--domain", metavar="NAME", help="the name or UUID of a domain of libvirt's")
     add_connect(parser)
-    add_image(parser, "the file to write; what is there is replaced once the new image is complete")
+    add_image_or_fd(
+        parser,
+        "the file to write, replaced once the new image is complete; or a block device, written in place",
+        "write in place to this descriptor, open for reading and writing: of a file or a block device",
+    )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="write to a pipe: IMAGE is a FIFO, or - for standard output; nothing can be taken back from it",
+    )
     parser.add_argument("--format", metavar="FORMAT", help="compression format, see 'streamsave formats'")
     parser.add_argument("--level", metavar="N", type=int, help="compression level (default: the format's)")
     add_threads(parser)
@@ -101,22 +124,26 @@ def run(args: argparse.Namespace) -> int:
         save_command=not args.no_saved_command,
         timeout_s=args.timeout,
         max_stopped_s=args.max_stopped,
+        stream=args.stream,
     )
+    destination = _destination(args)
+    to_stdout = args.stream and args.image == "-"
     cancel = Cancellation()
     relay = SignalRelay(cancel, busy="still freeing the guest", stoppable=False)
     with relay, showing_progress(output) as progress:
         if args.domain is not None:
             from ..libvirt.save import save_domain
 
-            report = save_domain(args.domain, args.image, options, connect=args.connect, progress=progress, cancel=cancel)
+            report = save_domain(args.domain, destination, options, connect=args.connect, progress=progress, cancel=cancel)
         else:
             from ..operations.save import save
 
-            report = save(args.qmp, args.image, options, progress=progress, cancel=cancel)
+            report = save(_monitor(args), destination, options, progress=progress, cancel=cancel)
     for warning in report.warnings:
         output.warn(warning)
     with reporting(f"the image {report.path} is complete"):
-        output.result("saved", as_fields(report), describe(report, has_levels=bool(options.codec.levels)))
+        text = describe(report, has_levels=bool(options.codec.levels))
+        output.result("saved", as_fields(report), text, stream=sys.stderr if to_stdout else None)
     return 0
 
 
@@ -128,6 +155,7 @@ def _check_usage(args: argparse.Namespace) -> None:
             (args.then, "--then"),
             (args.transport, "--transport"),
             (args.no_saved_command, "--no-saved-command"),
+            (args.stream, "--stream"),
         ):
             if given:
                 raise UsageError(f"{name} goes with --qmp only: libvirt itself saves a domain, and ends it then")
@@ -141,6 +169,23 @@ def _format(args: argparse.Namespace) -> str:
     if args.format is not None:
         return str(args.format)
     return configured_format(args.config, usual_path(args.connect)) or DEFAULT_FORMAT
+
+
+def _monitor(args: argparse.Namespace) -> str | socket.socket:
+    monitor = monitor_of(args)
+    assert monitor is not None, "argparse requires one, or --domain"
+    return monitor
+
+
+def _destination(args: argparse.Namespace) -> Path | int:
+    """Where the image goes: a path, or a descriptor; with ``--stream`` ``-`` is standard output."""
+    if not args.stream or args.image != "-":
+        return image_of(args)
+    if args.json:
+        raise UsageError("the image and the events of --json cannot both go to standard output; use --image-fd or a FIFO")
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("an image is nothing for a terminal; redirect standard output")
+    return 1
 
 
 def describe(report: SaveReport, *, has_levels: bool) -> str:

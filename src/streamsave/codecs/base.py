@@ -12,7 +12,7 @@ Every codec obeys ``tests/contract/test_codec.py``.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Protocol
 
 from ..errors import UsageError
@@ -163,6 +163,8 @@ class Codec(ABC):
     """The stock tool's name and options that compress standard input to standard output; empty: none."""
     tool_decode_options: ClassVar[tuple[str, ...]] = ("-dc",)
     """The stock tool's options that decompress standard input to standard output; libvirt's where it has the format."""
+    needs_zeros: ClassVar[bool] = False
+    """Whether, on a device that goes on behind a payload, only zeros may stand there: see ``cover``."""
     prologue: ClassVar[bytes] = b""
     epilogue: ClassVar[bytes] = b""
 
@@ -222,6 +224,17 @@ class Codec(ABC):
 
         """
         return carrier
+
+    def cover(self, size: int) -> Iterator[tuple[int, bytes]]:  # noqa: ARG002
+        """What to write, at which offsets, so that the stock tool skips the ``size`` bytes behind a payload and its carrier.
+
+        The bytes in between are any, but zeros for a codec that ``needs_zeros``. Here: nothing is needed.
+
+        Raises:
+            ValueError: ``size`` is too small for that, and not 0.
+
+        """
+        return iter(())
 
     def check_level(self, level: int | None) -> int:
         """``level``, or the default for None.

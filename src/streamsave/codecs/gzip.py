@@ -70,6 +70,7 @@ class Gzip(Codec):
     default_level = 1
     tool_level = 6
     tool = ("gzip", "-c")
+    needs_zeros = True
 
     def encoder(self, level: int) -> GzipEncoder:
         return GzipEncoder(level)

@@ -15,19 +15,23 @@ frames take a tenth longer there, and three times as long back.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from ..format.frames import FrameTable
 from ..types import Buffer
+from ..units import GiB
 from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError
 from .members import MemberReader
+from .skips import cover_with
 
 _MAGIC: Final = b"\x04\x22\x4d\x18"
 _DESCRIPTOR: Final = b"\x6c\x70"
 _PREFIX: Final = _MAGIC + _DESCRIPTOR
 _SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
 _CARRIER_MAGIC: Final = 0x184D2A5A
+_COVER_MAGIC: Final = 0x184D2A5C
+_COVERED_MAX: Final = 1 * GiB
 _SKIPPABLE_HEAD: Final = struct.Struct("<II")
 _HEADER: Final = struct.Struct("<6sQBI")
 """Prefix, content size, header checksum, and the size of the first block, or 0 if there is none."""
@@ -75,6 +79,10 @@ class Lz4(Codec):
     def carry(self, data: bytes, frames: FrameTable) -> bytes:  # noqa: ARG002
         """A skippable frame."""
         return _SKIPPABLE_HEAD.pack(_CARRIER_MAGIC, len(data)) + data
+
+    def cover(self, size: int) -> Iterator[tuple[int, bytes]]:
+        """Skippable frames."""
+        return cover_with(lambda body: _SKIPPABLE_HEAD.pack(_COVER_MAGIC, body), _SKIPPABLE_HEAD.size, _COVERED_MAX, size)
 
     def uncarry(self, carrier: bytes) -> bytes:
         data = carrier[_SKIPPABLE_HEAD.size :]

@@ -15,7 +15,7 @@ cramjam does the work, a chunk of the migration stream in one call. Measured on 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ..format.frames import FrameTable
@@ -23,6 +23,7 @@ from ..types import Buffer
 from ..units import KiB
 from .base import Codec, DecodeError, ReadBytes, TruncatedError
 from .sized import SizedHeader, SizedSplitter
+from .skips import cover_with
 
 _IDENTIFIER: Final = b"\xff\x06\x00\x00sNaPpY"
 _COMPRESSED, _STORED, _OURS, _RESERVED, _IDENTIFIES = 0x00, 0x01, 0xFD, range(0x02, 0x80), 0xFF
@@ -31,6 +32,8 @@ _HEAD: Final = struct.Struct("<I")
 _CONTENT_MAX: Final = 64 * KiB
 _DATA_MAX: Final = 4 + 32 + _CONTENT_MAX + _CONTENT_MAX // 6
 """The checksum and what 64 KiB become at most (``MaxCompressedLength`` of snappy)."""
+_PADDING: Final = 0xFE
+_COVERED_MAX: Final = (1 << 24) - 1
 _CARRIED_MAX: Final = 64 * KiB
 """In a skippable chunk. It could be 16 MiB, but a reader in wide use (Rust's ``snap``) refuses more than data may have."""
 _PIECE_SIZE: Final = 64 * KiB
@@ -72,6 +75,10 @@ class Snappy(Codec):
         """Skippable chunks."""
         pieces = (data[start : start + _CARRIED_MAX] for start in range(0, len(data), _CARRIED_MAX))
         return b"".join(_head(_OURS, 2 + len(piece)) + b"SX" + piece for piece in pieces)
+
+    def cover(self, size: int) -> Iterator[tuple[int, bytes]]:
+        """Chunks of padding."""
+        return cover_with(lambda body: _head(_PADDING, body), 4, _COVERED_MAX, size)
 
     def uncarry(self, carrier: bytes) -> bytes:
         position, data = 0, []

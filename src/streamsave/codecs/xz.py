@@ -83,6 +83,7 @@ class Xz(Codec):
     tool_level = 6
     chunk_size = _DICTIONARY_SIZE
     tool = ("xz", "-c")
+    needs_zeros = True
 
     def encoder(self, level: int) -> XzEncoder:
         return XzEncoder(level)

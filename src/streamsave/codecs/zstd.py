@@ -13,19 +13,22 @@ This file is the only one that knows the binding (python-zstandard).
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import IO, Final, cast
 
 from ..choices import DEFAULT_WINDOW
 from ..format.frames import FrameTable
 from ..types import Buffer
-from ..units import KiB
+from ..units import GiB, KiB
 from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError
+from .skips import cover_with
 from .zstd_frames import ZstdReframer
 from .zstd_structure import HEADER_BOUND, MAGIC, PREFIX_SIZE, SIZE_PREFIX, U32, WalkedInput, parse_header
 
 _CARRIER_MAGIC: Final = 0x184D2A5A
+_COVER_MAGIC: Final = 0x184D2A5C
+_COVERED_MAX: Final = 1 * GiB
 _SEEK_TABLE_MAGIC: Final = 0x184D2A5E
 _SEEKABLE_MAGIC: Final = 0x8F92EAB1
 """The last bytes of zstd's seekable format 0.1.0 (contrib/seekable_format in zstd's sources)."""
@@ -83,6 +86,10 @@ class Zstd(Codec):
         table += struct.pack("<II", len(carrier), 0)
         table += struct.pack("<IBI", len(table) // 8, 0, _SEEKABLE_MAGIC)
         return carrier + _skippable(_SEEK_TABLE_MAGIC, table)
+
+    def cover(self, size: int) -> Iterator[tuple[int, bytes]]:
+        """Skippable frames."""
+        return cover_with(lambda body: struct.pack("<II", _COVER_MAGIC, body), 8, _COVERED_MAX, size)
 
     def uncarry(self, carrier: bytes) -> bytes:
         magic, size = struct.unpack_from("<II", carrier) if len(carrier) >= 8 else (0, 0)

@@ -58,6 +58,10 @@ class _Descriptor:
         if any(fd == self._wake for fd, _ in self._poll.poll(self._wait_ms)):
             raise InterruptedError("aborted")
 
+    def fileno(self) -> int:
+        """Our own descriptor."""
+        return self._fd
+
     def abort(self) -> None:
         """Wake whoever waits, now and later."""
         with self._lock:

@@ -21,6 +21,7 @@ ByteOrder: TypeAlias = Literal["little", "big"]
 HEADER_SIZE: Final = 92
 VERSION: Final = 2
 UNUSED_SIZE: Final = 56
+MAGIC_SIZE: Final = 16
 NAME_SIZE: Final = 24
 """Of a codec's name in the unused bytes of our own images."""
 POINTER_SIZE: Final = UNUSED_SIZE - NAME_SIZE

@@ -31,7 +31,7 @@ from .probe import open_passage
 
 
 def restore_domain(
-    image: str | Path,
+    image: str | Path | int,
     options: RestoreOptions | None = None,
     *,
     connect: str | None = None,

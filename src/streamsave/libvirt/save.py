@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from ..cancel import Cancellation
-from ..endpoints.file import NewImage
+from ..endpoints.image_sink import ImageSink
 from ..endpoints.pipe import PAGE_SIZE, PIPE_SIZE, PipeSource
 from ..errors import GuestError, ImageError, LibvirtError, MigrationError, SourceError, UsageError
 from ..format.header import HEADER_SIZE, Header, parse_header
@@ -25,7 +25,8 @@ from ..format.save_format import SaveFormat
 from ..guardian import Guardian
 from ..operations.commit import Commit
 from ..operations.course import COMMIT, Course
-from ..operations.guarding import check_managed, check_space, guardian_plan
+from ..operations.destination import Destination
+from ..operations.guarding import check_managed, guardian_plan, least_size
 from ..operations.image import format_word
 from ..operations.image_writer import ImageWriter, new_image
 from ..operations.inflow import Inflow
@@ -44,7 +45,7 @@ GIVEN_UP = "it was given up, and everything is as it was; allow more time, or ch
 
 def save_domain(
     name: str,
-    destination: str | Path,
+    destination: Destination,
     options: SaveOptions | None = None,
     *,
     connect: str | None = None,
@@ -75,7 +76,8 @@ def save_domain(
             f"libvirt itself ends a domain that it saves: then={options.then!r} is for guests behind a QMP socket"
         )
     cancel = cancel or Cancellation()
-    check_managed(Path(destination), options.codec)
+    if not isinstance(destination, int):
+        check_managed(Path(destination), options.codec)
     with (
         Course("save", destination, ("prepare", STREAM, COMMIT, "quit"), progress) as course,
         cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s: {GIVEN_UP}"),
@@ -84,11 +86,18 @@ def save_domain(
         limit = StoppedLimit(options.max_stopped_s if found.state == "running" else None, found.memory_size)
         limit.check()
         course.watch(limit.look)
-        with new_image(destination, options.codec, Metadata(found.xml), was_running=False) as trial:
-            check_space(trial, found.memory_size)
+        with new_image(
+            destination,
+            options.codec,
+            Metadata(found.xml),
+            was_running=False,
+            least_size=least_size(found.memory_size),
+            cancel=cancel,
+        ):
+            pass  # it can be written
         with open_passage(found.connection, found.xml) as passage:
             cancel.check()
-            report = _DomainSave(found, passage, Path(destination), options, limit, course).run(cancel)
+            report = _DomainSave(found, passage, destination, options, limit, course).run(cancel)
         warning = _too_old(found.connection.version, report)
         return replace(report, warnings=(*report.warnings, warning)) if warning else report
 
@@ -144,7 +153,7 @@ class _DomainSave:
         self,
         found: _Found,
         passage: Passage,
-        destination: Path,
+        destination: Destination,
         options: SaveOptions,
         limit: StoppedLimit,
         course: Course,
@@ -168,7 +177,7 @@ class _DomainSave:
 
     def run(self, cancel: Cancellation) -> SaveReport:
         """All of it."""
-        image: ImageWriter[NewImage] | None = None
+        image: ImageWriter[ImageSink] | None = None
         with ExitStack() as owned:
             owned.callback(self._close)
             try:
@@ -177,8 +186,7 @@ class _DomainSave:
                     image = owned.enter_context(
                         new_image(self._destination, self._options.codec, metadata, was_running=header.was_running)
                     )
-                    plan = guardian_plan(image, self._options.codec)
-                    owned.enter_context(Guardian(None, plan, cancel=cancel))
+                    owned.enter_context(Guardian(None, image.file.fileno(), guardian_plan(image), cancel=cancel))
                     self._receive_stream(image, cancel)
                     commit = Commit(image.file, image.commit)
                     owned.callback(commit.join)
@@ -218,7 +226,7 @@ class _DomainSave:
             raise SourceError(f"libvirt ended its save after {got} of the {size} bytes of its header or metadata")
         return bytes(data)
 
-    def _receive_stream(self, image: ImageWriter[NewImage], cancel: Cancellation) -> None:
+    def _receive_stream(self, image: ImageWriter[ImageSink], cancel: Cancellation) -> None:
         """The whole stream into the image. Its end mark is all that tells of success: libvirt's word comes after ours."""
         # What is on disk before the end need not be waited for at the gate, where libvirt holds the domain locked.
         self._inflow = Inflow(self._source, image, self._options, before_end=image.file.flush)
@@ -228,7 +236,7 @@ class _DomainSave:
         self._call.check()
         self._course.end(STREAM)
 
-    def _let_go(self, image: ImageWriter[NewImage]) -> tuple[str, ...]:
+    def _let_go(self, image: ImageWriter[ImageSink]) -> tuple[str, ...]:
         """The image exists: open the gate, and libvirt ends the domain."""
         assert self._gate is not None, "there is a committed image"
         passed = self._gate.drain()

@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable
 
 from ..cancel import Cancellation
-from ..endpoints.file import NewImage
+from ..endpoints.image_sink import ImageSink
 from ..errors import ResourceError
 
 
 class Commit:
     """``commit`` finishes ``file``. ``run()`` once; ``join()`` is due afterwards, whatever happens."""
 
-    def __init__(self, file: NewImage, commit: Callable[[], None]) -> None:
+    def __init__(self, file: ImageSink, commit: Callable[[], None]) -> None:
         self._file = file
         self._commit = commit
         self._lock = threading.Lock()

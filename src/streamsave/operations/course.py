@@ -27,7 +27,9 @@ logging.getLogger("streamsave").addHandler(logging.NullHandler())  # or warnings
 class Course:
     """A context manager around all of an operation that has the given stages, in this order, and works on ``path``."""
 
-    def __init__(self, operation: str, path: str | Path, stages: Sequence[str], progress: ProgressCallback | None) -> None:
+    def __init__(
+        self, operation: str, path: str | Path | int, stages: Sequence[str], progress: ProgressCallback | None
+    ) -> None:
         self.stage_s: dict[str, float] = {}
         """Seconds per stage that ended, in order."""
         self._operation = operation

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from ..codecs.base import Codec
-from ..endpoints.file import NewImage
-from ..errors import DestinationError, UsageError
-from ..format.header import MAGIC_COMPLETE, OWN_MAGIC_COMPLETE
+from ..endpoints.image_sink import ImageSink
+from ..errors import UsageError
 from ..guardian import GuardianPlan
 from ..qemu.recovery import Command
-from ..units import KiB, format_size
+from ..units import KiB
 from .image_writer import ImageWriter
 
 MANAGED_FOLDER: Final = ("libvirt", "qemu", "save")
@@ -21,21 +19,16 @@ MANAGED_FOLDER: Final = ("libvirt", "qemu", "save")
 
 
 def guardian_plan(
-    image: ImageWriter[NewImage],
-    codec: Codec,
-    *,
-    was_running: bool = False,
-    then: str = "quit",
-    undo: Sequence[Command] = (),
+    image: ImageWriter[ImageSink], *, was_running: bool = False, then: str = "quit", undo: Sequence[Command] = ()
 ) -> GuardianPlan:
     """What the guardian has to know of ``image``, and of the guest if that is for it to free."""
-    file = image.file
+    partial, complete = image.magics
     return GuardianPlan(
-        temporary=str(file.temporary),
-        destination=str(file.path),
-        device=file.device,
-        inode=file.inode,
-        magic=(OWN_MAGIC_COMPLETE if codec.number is None else MAGIC_COMPLETE).decode(),
+        kind=image.file.kind,
+        temporary=str(image.file.temporary),
+        destination=str(image.file.path),
+        partial=partial.decode(),
+        complete=complete.decode(),
         was_running=was_running,
         then=then,
         undo=undo,
@@ -57,18 +50,6 @@ def check_managed(destination: Path, codec: Codec) -> None:
         )
 
 
-def check_space(image: ImageWriter[NewImage], memory_size: int) -> None:
-    """Refuse what cannot fit whatever the memory holds: not even a guest full of zeros would."""
-    path = image.file.path
-    least = memory_size // 4096 + 64 * KiB
-    try:
-        status = os.statvfs(path.parent)
-    except OSError as error:
-        raise DestinationError(f"{path}: cannot ask for the free space there: {error.strerror}", path=path) from error
-    free = status.f_bavail * status.f_frsize
-    if free < least:
-        raise DestinationError(
-            f"{path}: only {format_size(free)} are free there, and {format_size(memory_size)} of memory need"
-            f" {format_size(least)} at the very least; free some space or save elsewhere",
-            path=path,
-        )
+def least_size(memory_size: int) -> int:
+    """Of an image of so much memory, whatever it holds: not even a guest full of zeros takes less."""
+    return memory_size // 4096 + 64 * KiB

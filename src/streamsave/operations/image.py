@@ -164,10 +164,9 @@ class ImageReader:
 class OpenImage(ImageReader):
     """An image in a file. A context manager; closes it."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, image: str | Path | int) -> None:
         """Raises what ``read_info`` does, and nothing else."""
-        self.path = Path(path)
-        fd = _open(self.path)
+        fd, self.path = _open(image)
         self.status = os.fstat(fd)
         """As it was when it was opened."""
         self.source = FileSource(fd, self.path)
@@ -201,7 +200,7 @@ class OpenImage(ImageReader):
         self.source.close()
 
 
-def read_info(image: str | Path) -> ImageInfo:
+def read_info(image: str | Path | int) -> ImageInfo:
     """What ``image`` says of itself; the payload is not read. Partial images too.
 
     Raises:
@@ -228,16 +227,24 @@ def take(source: Source, size: int) -> bytes:
     return bytes(memoryview(data)[:got])
 
 
-def _open(path: Path) -> int:
-    """Open for reading; a FIFO or device would block or never end, so only regular files and block devices."""
+def _open(image: str | Path | int) -> tuple[int, Path]:
+    """Open for reading, or duplicate the caller's descriptor; and what to call it.
+
+    A FIFO or device would block or never end, so only regular files and block devices.
+    """
+    path = Path(f"descriptor {image}" if isinstance(image, int) else image)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if isinstance(image, int):
+            fd = os.dup(image)
+            path = Path(os.readlink(f"/proc/self/fd/{image}"))
+        else:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         advice = OPEN_ADVICE.get(error.errno or 0, "")
         raise SourceError(f"{path}: cannot be opened: {error.strerror}{advice}", path=path) from error
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
-        return fd
+        return fd, path
     os.close(fd)
     kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
     raise SourceError(f"{path}: is {kind}; name a save image", path=path)

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Generic, Self, TypeVar
 
+from ..cancel import Cancellation
 from ..codecs.base import Codec
-from ..endpoints.file import NewImage
+from ..endpoints.image_sink import ImageSink
 from ..format.description import parse_description
 from ..format.frames import FrameTable
-from ..format.header import Header, encode_header, unused_field
+from ..format.header import MAGIC_SIZE, Header, encode_header, unused_field
 from ..format.index import IMAGE_ID_SIZE, Index, IndexPointer, encode_index, encode_pointer
 from ..format.metadata import Metadata, digest_of, encode_metadata
 from ..format.migration import StreamMap
 from ..format.pages import FirstRecords
 from ..format.save_format import oldest_libvirt
 from ..types import ImageFile
+from .destination import Destination, open_destination
 
 FileT = TypeVar("FileT", bound=ImageFile)
 
@@ -58,6 +58,8 @@ class ImageWriter(Generic[FileT]):
             own=codec.number is None,
             unused=unused_field(own_name=codec.name if codec.number is None else ""),
         )
+        self.magics = encode_header(self._partial)[:MAGIC_SIZE], encode_header(self._complete())[:MAGIC_SIZE]
+        """Of the partial and of the complete image."""
         self.file = create(encode_header(replace(self._partial, complete=at_once)) + data)
 
     def index(self, frames: FrameTable, leaves: bytes, stream_map: StreamMap, first_records: FirstRecords) -> bytes:
@@ -81,12 +83,14 @@ class ImageWriter(Generic[FileT]):
             DestinationError: it does not, and nothing of it is left.
 
         """
+        self.file.commit(encode_header(self._complete()), encode_header(self._partial))
+
+    def _complete(self) -> Header:
         own_name = self._partial.codec_name
         unused = (
             unused_field(own_name=own_name, pointer=encode_pointer(self._pointer)) if self._pointer else self._partial.unused
         )
-        complete = replace(self._partial, complete=True, unused=unused)
-        self.file.commit(encode_header(complete), encode_header(self._partial))
+        return replace(self._partial, complete=True, unused=unused)
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +99,21 @@ class ImageWriter(Generic[FileT]):
         self.file.discard()
 
 
-def new_image(destination: str | Path, codec: Codec, metadata: Metadata, *, was_running: bool) -> ImageWriter[NewImage]:
-    """A new image in a file of its own. Raises ``DestinationError``; nothing is left behind then."""
-    return ImageWriter(partial(NewImage, Path(destination)), codec, metadata, was_running=was_running)
+def new_image(
+    destination: Destination,
+    codec: Codec,
+    metadata: Metadata,
+    *,
+    was_running: bool,
+    stream: bool = False,
+    least_size: int = 0,
+    cancel: Cancellation | None = None,
+) -> ImageWriter[ImageSink]:
+    """A new image at ``destination``. Raises what ``open_destination`` does; no new file is left behind then."""
+
+    def create(head: bytes) -> ImageSink:
+        return open_destination(
+            destination, head, codec, stream=stream, least_size=least_size, cancel=cancel or Cancellation()
+        )
+
+    return ImageWriter(create, codec, metadata, was_running=was_running, at_once=stream)

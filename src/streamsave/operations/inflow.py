@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 from .._native.calls import StreamScanner
 from ..cancel import Cancellation
@@ -22,6 +21,7 @@ from ..pipeline.gate import Gate
 from ..types import ProgressCallback, Source
 from ..units import MiB
 from .course import COMMIT, Course
+from .destination import Destination
 from .flow import run, save_progress
 from .image_writer import FileT, ImageWriter, new_image
 from .reports import STREAM, SaveReport
@@ -120,7 +120,7 @@ class Inflow:
 
 def save_stream(
     fd: int,
-    destination: str | Path,
+    destination: Destination,
     metadata: Metadata,
     options: CompressOptions | None = None,
     *,
@@ -151,7 +151,9 @@ def save_stream(
         closing(source),
         Course("save", destination, ("prepare", STREAM, COMMIT), progress) as course,
         cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s; allow more time"),
-        new_image(destination, options.codec, metadata, was_running=was_running) as image,
+        new_image(
+            destination, options.codec, metadata, was_running=was_running, stream=options.stream, cancel=cancel
+        ) as image,
     ):
         inflow = Inflow(source, image, options)
         course.end("prepare")

@@ -98,7 +98,7 @@ class Outflow:
 
 
 def restore_stream(
-    image: str | Path,
+    image: str | Path | int,
     fd: int,
     *,
     threads: int | None = None,

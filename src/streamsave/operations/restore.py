@@ -36,7 +36,7 @@ LAST_WORDS_S = 2.0
 
 
 def restore(
-    image: str | Path,
+    image: str | Path | int,
     *,
     monitor: str | Path | socket.socket | None = None,
     command: Sequence[str] | None = None,
@@ -46,6 +46,7 @@ def restore(
 ) -> RestoreReport:
     """Restore ``image`` into the QEMU behind the QMP socket ``monitor``, which waits with ``-incoming defer``, or a new one.
 
+    ``image`` is a path, or a descriptor of a file or block device, open for reading, that stays the caller's.
     ``command`` is a QEMU command line as it would start the same machine; what is needed to wait for the stream is added.
     That QEMU is the caller's afterwards (``report.process``); on an error it is stopped. The image is left as it is.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..cancel import Cancellation
-from ..endpoints.file import NewImage
+from ..endpoints.image_sink import ImageSink
 from ..endpoints.socket import SocketSource
 from ..errors import (
     CommandError,
@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..format.description import encode_description
 from ..format.metadata import Metadata
-from ..guardian import Guardian
+from ..guardian import MIGRATING, NOT_MIGRATING, STOPPING, Guardian
 from ..options import SaveOptions
 from ..qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
 from ..qemu.monitor import Monitor
@@ -36,7 +36,8 @@ from ..qemu.recovery import Commander, carry_out, free_guest
 from ..types import ProgressCallback
 from .commit import Commit
 from .course import COMMIT, Course
-from .guarding import check_space, guardian_plan
+from .destination import Destination
+from .guarding import guardian_plan, least_size
 from .image_writer import ImageWriter, new_image
 from .inflow import Inflow
 from .limits import StoppedLimit
@@ -52,13 +53,16 @@ POSTMIGRATE = "in QEMU's state postmigrate: send cont before it is to be saved a
 
 def save(
     monitor: str | Path | socket.socket,
-    destination: str | Path,
+    destination: Destination,
     options: SaveOptions | None = None,
     *,
     progress: ProgressCallback | None = None,
     cancel: Cancellation | None = None,
 ) -> SaveReport:
-    """Save the guest behind the QMP socket ``monitor`` to the file ``destination``, replacing what is there.
+    """Save the guest behind the QMP socket ``monitor`` to ``destination``, replacing what is there.
+
+    ``destination`` is the path of a file or a block device, or a descriptor that stays the caller's: of either, open for
+    reading and writing and written in place, or with ``options.stream`` of a pipe.
 
     Any thread may call. On any error the guest and the destination are as they were before, and where they are not the
     error's notes say so: the image is complete and only ``options.then`` failed; the guest could not be brought back; or a
@@ -88,8 +92,15 @@ def save(
         limit = StoppedLimit(options.max_stopped_s if guest.was_running else None, description.memory_size)
         limit.check()
         course.watch(limit.look)
-        with new_image(destination, options.codec, metadata, was_running=guest.was_running) as image:
-            check_space(image, description.memory_size)
+        with new_image(
+            destination,
+            options.codec,
+            metadata,
+            was_running=guest.was_running,
+            stream=options.stream,
+            least_size=least_size(description.memory_size),
+            cancel=cancel,
+        ) as image:
             address = None if isinstance(monitor, socket.socket) else monitor
             return _GuestSave(qmp, address, guest, image, options, limit, course).run(cancel)
 
@@ -102,7 +113,7 @@ class _GuestSave:
         qmp: Monitor,
         address: str | Path | None,
         guest: GuestStatus,
-        image: ImageWriter[NewImage],
+        image: ImageWriter[ImageSink],
         options: SaveOptions,
         limit: StoppedLimit,
         course: Course,
@@ -152,12 +163,11 @@ class _GuestSave:
         """Bring QEMU into the state in which its stream is what we want, watched by the guardian."""
         plan = guardian_plan(
             self._image,
-            self._options.codec,
             was_running=self._guest.was_running,
             then=self._options.then,
             undo=self._settings.undo_commands(),
         )
-        self._guardian = Guardian(self._qmp.fileno(), plan, cancel=cancel)
+        self._guardian = Guardian(self._qmp.fileno(), self._image.file.fileno(), plan, cancel=cancel)
         self._course.say(f"watched by guardian {self._guardian.pid}", guardian_pid=self._guardian.pid)
         self._settings.neutralise()
         cancel.check()
@@ -167,6 +177,7 @@ class _GuestSave:
         self._course.end("prepare")
         if self._guest.was_running:
             self._stopped = True
+            self._guardian_hears(STOPPING)
             self._course.guest_stops()
             self._qmp.execute("stop")
         state = self._qmp.execute("query-status")["status"]
@@ -198,10 +209,12 @@ class _GuestSave:
 
     def _migrate(self) -> socket.socket:
         self._migrating = True
+        self._guardian_hears(MIGRATING)
         try:
             return start_outgoing(self._qmp, self._options.transport)
         except CommandError:
             self._migrating = False  # what may be under way is somebody else's
+            self._guardian_hears(NOT_MIGRATING)
             raise
 
     def _explain(self, error: SourceError) -> None:
@@ -278,6 +291,10 @@ class _GuestSave:
                 self._qmp.close()
                 self._guardian.hand_over()
             raise
+
+    def _guardian_hears(self, what: bytes) -> None:
+        if self._guardian:
+            self._guardian.say(what)
 
     def _disarm(self) -> None:
         if self._guardian:
