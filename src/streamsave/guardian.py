@@ -3,7 +3,7 @@
 ``save`` starts it before it stops the guest, and tells it to go when the guest is free again. If ``save`` dies in between,
 by ``kill -9`` or by a crash, the guardian decides by the disk: the image is at its destination, then it exists and ``then``
 is carried out; or it is not, then the guest runs on and the temporary file goes. It speaks on the monitor connection that it
-inherited, which is free of the race for a new one.
+inherited, which is free of the race for a new one. A ``restore`` has it end the QEMU that waits for the rest of a stream.
 
 It wakes by the end of its parent, from two sides: the parent's end of a socketpair closes, and its process descriptor
 becomes readable. Neither happens while a thread of the parent hangs in a disk, so it also looks for a SIGKILL that the
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import subprocess
 
 READY = b"ready\n"
-DISARM, STOPPING, MIGRATING, NOT_MIGRATING = b"d", b"s", b"m", b"n"
+DISARM, STOPPING, MIGRATING, NOT_MIGRATING, CHILD = b"d", b"s", b"m", b"n", b"c"
 """What the parent says: that it goes its way; and before it does so, that what it did to the guest is its own doing."""
 START_S = 10.0
 DISARM_S = 3.0
@@ -55,11 +55,12 @@ class GuardianPlan:
     """What the guardian has to know: where the image is before and after its commit, and what the guest is owed."""
 
     kind: str
-    """Of the destination: a new ``file``, which has a temporary name first; written ``in place``; or ``piped``."""
-    temporary: str
-    destination: str
-    partial: str
-    complete: str
+    """Of the destination: a new ``file``, which has a temporary name first; written ``in place``; or ``piped``: none that
+    could be looked at."""
+    temporary: str = ""
+    destination: str = ""
+    partial: str = ""
+    complete: str = ""
     """What a partial and a complete image begin with; ASCII, of one length."""
     was_running: bool = False
     then: str = "quit"
@@ -134,6 +135,20 @@ class Guardian:
             self._control.sendall(what)
         except OSError:
             pass
+
+    def end_with_us(self, process_fd: int) -> None:
+        """Let the process with that descriptor (``pidfd_open``) end when we die, until ``let_live`` or ``disarm``.
+
+        Raises nothing.
+        """
+        try:
+            socket.send_fds(self._control, [CHILD], [process_fd])
+        except OSError:
+            pass
+
+    def let_live(self) -> None:
+        """From now on it does nothing when we die."""
+        self.say(DISARM)
 
     def disarm(self) -> None:
         """Tell it to go, and wait until it is gone. Raises nothing; may be called twice."""
@@ -223,6 +238,8 @@ def main(arguments: list[str]) -> int:
     said = _Said()
     if not _orphaned(control, watch_fd, parent, said):
         return 0
+    if said.process_fd >= 0:
+        _kill(said.process_fd)
     if not _act(plan, image, said, monitor_fd):
         image.take_back()
         if _is_dying(parent):
@@ -238,6 +255,8 @@ class _Said:
     disarmed: bool = False
     stopped: bool = False
     migrating: bool = False
+    process_fd: int = -1
+    """Of a process that ends with the parent."""
 
     def take(self, data: bytes) -> None:
         """``data``: any number of its messages."""
@@ -267,13 +286,23 @@ def _orphaned(control: socket.socket, watch_fd: int, parent: int, said: _Said) -
 def _hear(control: socket.socket, said: _Said) -> bool:
     """Take what the parent said meanwhile; returns whether it hung up."""
     try:
-        while data := control.recv(64, socket.MSG_DONTWAIT):
+        while True:
+            data, fds, _, _ = socket.recv_fds(control, 64, 1, socket.MSG_DONTWAIT)
+            said.process_fd = fds[0] if fds else said.process_fd
             said.take(data)
+            if not data:
+                return True
     except BlockingIOError:
         return False
     except OSError:
-        pass
-    return True
+        return True
+
+
+def _kill(process_fd: int) -> None:
+    try:
+        signal.pidfd_send_signal(process_fd, signal.SIGKILL)
+    except OSError:
+        pass  # it has ended
 
 
 def _wait_readable(fd: int, timeout_s: float | None = None) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from streamsave.endpoints import file
+from streamsave.errors import CommandError
 from streamsave.operations.image_writer import ImageWriter
+from streamsave.operations.save import _GuestSave
 from streamsave.options import SaveOptions
 from streamsave.qemu.monitor import Monitor
 from streamsave.units import MiB
@@ -47,11 +49,22 @@ def nth(count: int) -> Callable[..., bool]:
     return lambda *_: next(calls) == count
 
 
+def migrate_elsewhere_and_refuse(qmp: Monitor, _transport: str) -> None:
+    """Somebody else is quicker, with a migration that takes two seconds."""
+    qmp.execute("migrate", {"uri": "exec:sleep 2"})
+    raise CommandError("QEMU refused migrate: there is one already", command="migrate")
+
+
 def arm(point: str) -> None:
     """Patch what happens at ``point``."""
     at_stop = lambda _monitor, command, *_: command == "stop"  # noqa: E731
     late = lambda image, _parts: image.size > MiB  # noqa: E731
     match point:
+        case "before the guardian":
+            operation.Guardian = instant(operation.Guardian, before=True)
+        case "refused":
+            operation.start_outgoing = migrate_elsewhere_and_refuse
+            _GuestSave._undo = instant(_GuestSave._undo, before=True)  # type: ignore[method-assign]
         case "settings changed":
             operation.MigrationSettings.neutralise = instant(operation.MigrationSettings.neutralise)
         case "before stop":

@@ -19,7 +19,7 @@ from typing import Final
 
 import pytest
 
-from streamsave.endpoints.file import TEMPORARY_SUFFIX
+from streamsave.endpoints.leftovers import TEMPORARY_SUFFIX
 from streamsave.operations.image import read_info
 from streamsave.units import MiB
 

@@ -144,7 +144,7 @@ def test_a_disk_that_hangs_in_the_commit_keeps_nobody(
     monkeypatch.setattr(os, "fsync", hang)
     monkeypatch.setitem(GLOBALS, "free_guest", free)
     options = SaveOptions(
-        format="raw", max_stopped_s=1.5 if how == "stopped" else None, timeout_s=2.5 if how == "timeout" else None
+        format="raw", max_stopped_s=1.5 if how == "stopped" else None, timeout_s=4.0 if how == "timeout" else None
     )
     with pytest.raises(Aborted if how == "cancelled" else TimeLimitError):
         save(guest.monitor, image, options, cancel=cancel)

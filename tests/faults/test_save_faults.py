@@ -13,7 +13,8 @@ import pytest
 
 from streamsave.cancel import Cancellation
 from streamsave.codecs.registry import find_codec
-from streamsave.endpoints.file import TEMPORARY_SUFFIX, NewImage
+from streamsave.endpoints.file import NewImage
+from streamsave.endpoints.leftovers import TEMPORARY_SUFFIX
 from streamsave.endpoints.socket import SocketSource
 from streamsave.errors import (
     Aborted,
@@ -70,7 +71,7 @@ def test_a_folder_that_does_not_tell_its_space(fails: Fails, image: Path, monkey
 
 def test_the_disk_begins_while_the_rest_is_written(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int, int]] = []
-    monkeypatch.setattr("streamsave.endpoints.file.WRITEBACK_SIZE", 1000)
+    monkeypatch.setattr("streamsave.endpoints.image_sink.WRITEBACK_SIZE", 1000)
     monkeypatch.setattr(os, "posix_fadvise", lambda _fd, *arguments: told.append(arguments))
     with NewImage(image, bytes(300)) as file:
         for size in (600, 400, 999, 2):

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from streamsave.endpoints.file import TEMPORARY_SUFFIX
+from streamsave.endpoints.leftovers import TEMPORARY_SUFFIX
 
 from ..kit.qemu import RunningQemu
 from ..kit.waiting import until

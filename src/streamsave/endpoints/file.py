@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import DestinationError, SourceError
 from .image_sink import ImageSink, reason
+from .leftovers import remove_leftovers, temporary_name, try_lock
 
-TEMPORARY_SUFFIX = ".streamsave-partial"
 MODE = 0o600
 
 
@@ -90,26 +89,34 @@ class NewImage(ImageSink):
     def __init__(self, path: Path, head: bytes, *, least_size: int = 0) -> None:
         """``head``: the partial header and the metadata, written at once. ``least_size``: what has to be free there."""
         super().__init__(resolve(path), -1)
-        # 48 characters have up to 192 bytes, and a name up to 255
-        self._temporary = self.path.with_name(f".{self.path.name[:48]}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+        self._temporary = self.path
         try:
             fsync_folder(self.path.parent)  # where that fails a commit would, with the guest long stopped
         except OSError as error:
             raise self._cannot("make names durable in " + str(self.path.parent), error) from error
         if least_size:
             self._check_space(self._free_size(), least_size)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        remove_leftovers(self.path)
         try:
-            self._fd = os.open(self.temporary, flags, MODE)
+            self._create()
         except OSError as error:
             raise self._cannot("create a file in " + str(self.path.parent), error) from error
         try:
-            status = os.fstat(self._fd)
-            self._identity = status.st_dev, status.st_ino
             self.write([head])
         except BaseException:
             self.discard()
             raise
+
+    def _create(self) -> None:
+        """A new file that is locked for as long as we or our guardian live: see ``leftovers``."""
+        while True:
+            self._temporary = temporary_name(self.path)
+            self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+            status = os.fstat(self._fd)
+            self._identity = status.st_dev, status.st_ino
+            if try_lock(self._fd) is not False and self._is_ours(self._temporary):
+                return
+            self.close()  # somebody tidied up in that very moment, and took it for a leftover
 
     @property
     def temporary(self) -> Path:

@@ -15,10 +15,11 @@ from ..cancel import Cancellation
 from ..codecs.base import Codec
 from ..endpoints.socket import SocketSink
 from ..errors import CommandError, DestinationError, IncomingError, MonitorError, UsageError
+from ..guardian import Guardian, GuardianPlan
 from ..options import RestoreOptions
 from ..qemu.migration import MigrationSettings, start_incoming, wait_incoming
 from ..qemu.monitor import Monitor
-from ..qemu.process import QemuProcess
+from ..qemu.process import QemuProcess, check_command
 from ..types import ProgressCallback
 from .course import Course
 from .image import OpenImage
@@ -69,27 +70,36 @@ def restore(
         codec = opened.codec().allowing(options.max_window)
         if monitor is not None:
             with Monitor(monitor, cancel=cancel) as qmp:
-                return _GuestRestore(opened, codec, options, course, None).run(qmp, cancel)
-        process = QemuProcess(command or (), cancel=cancel)
-        try:
-            with process.open_monitor() as qmp:
-                return _GuestRestore(opened, codec, options, course, process).run(qmp, cancel)
-        except BaseException:
-            process.terminate()
-            raise
+                return _GuestRestore(opened, codec, options, course).run(qmp, cancel)
+        check_command(command or ())
+        with Guardian(None, -1, GuardianPlan(kind="piped"), cancel=cancel) as guardian:
+            process = QemuProcess(command or (), cancel=cancel, on_start=guardian.end_with_us)
+            try:
+                with process.open_monitor() as qmp:
+                    return _GuestRestore(opened, codec, options, course, process, guardian).run(qmp, cancel)
+            except BaseException:
+                process.terminate()
+                raise
 
 
 class _GuestRestore:
     """A restore from the first change to the incoming QEMU to the last."""
 
     def __init__(
-        self, image: OpenImage, codec: Codec, options: RestoreOptions, course: Course, process: QemuProcess | None
+        self,
+        image: OpenImage,
+        codec: Codec,
+        options: RestoreOptions,
+        course: Course,
+        process: QemuProcess | None = None,
+        guardian: Guardian | None = None,
     ) -> None:
         self._image = image
         self._codec = codec
         self._options = options
         self._course = course
         self._process = process
+        self._guardian = guardian
 
     def run(self, qmp: Monitor, cancel: Cancellation) -> RestoreReport:
         """All of it."""
@@ -100,6 +110,8 @@ class _GuestRestore:
                 settings.neutralise()
                 outflow = self._stream(qmp, cancel)
                 running = self._wants_running()
+                if self._guardian is not None:
+                    self._guardian.let_live()  # the guest may run in a moment, and then its QEMU must not end with us
                 with qmp.uninterrupted():  # QEMU holds the guest now: nothing may throw it away any more
                     if running:
                         qmp.execute("cont")

@@ -193,7 +193,8 @@ class _GuestSave:
         source = SocketSource(self._migrate())
         try:
             self._inflow = Inflow(source, self._image, self._options)
-            self._inflow.run(self._course, cancel)
+            with self._qmp.minding_loss(self._inflow.pipeline.fail):  # or the guest would wait for the stream's end
+                self._inflow.run(self._course, cancel)
             wait_outgoing(self._qmp, OUTCOME_TIMEOUT_S)
         except SourceError as error:
             self._explain(error)

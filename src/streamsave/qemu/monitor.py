@@ -69,6 +69,7 @@ class Monitor:
         self._over = False
         self._closed = False
         self._protected = 0
+        self._minders: list[Callable[[MonitorLostError], object]] = []
         self._client: QMPClient  # these belong to the loop
         self._loop: asyncio.AbstractEventLoop
         self._news: asyncio.Event
@@ -175,6 +176,20 @@ class Monitor:
             with self._lock:
                 self._protected -= 1
 
+    @contextmanager
+    def minding_loss(self, act: Callable[[MonitorLostError], object]) -> Iterator[None]:
+        """Inside, ``act`` is called as soon as the connection breaks, in the monitor's thread; at once if it has."""
+        with self._lock:
+            over = self._over
+            self._minders.append(act)
+        if over:
+            act(self._lost("the migration"))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._minders.remove(act)
+
     def fileno(self) -> int:
         """The connection's descriptor, which stays the monitor's: for the guardian.
 
@@ -258,6 +273,9 @@ class Monitor:
                 self._over = True
                 for outcome, what in self._waiting.items():
                     _settle(outcome, error=self._lost(what))
+                minders = list(self._minders)
+            for act in minders:
+                act(self._lost("the migration"))
             _settle(connected, error=self._lost("the greeting"))
 
     async def _session(self, connected: Future[None]) -> None:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
@@ -42,7 +42,8 @@ class QemuProcess:
     ``command`` is a QEMU command line as it would start the guest. It runs in ``working_directory`` (None: in ours), with
     our standard input and output, in our process group, as a program in the foreground does.
     ``monitor_socket`` is our end of its monitor, greeted on and not negotiated yet; ``open_monitor()`` takes it.
-    ``cancel`` ends the start early.
+    ``cancel`` ends the start early. ``on_start`` gets a descriptor of the process (``pidfd_open``), which stays ours, as
+    soon as there is one, in another thread.
 
     Raises:
         UsageError: an empty command, or an option in it that fights a restore.
@@ -57,12 +58,14 @@ class QemuProcess:
         working_directory: str | None = None,
         start_s: float = START_S,
         cancel: Cancellation | None = None,
+        on_start: Callable[[int], object] = lambda _fd: None,
     ) -> None:
         check_command(command)
         self.command = tuple(command)
         self._cancel = cancel or Cancellation()
         self._deadline = time.monotonic() + start_s
         self._tail = bytearray()
+        self._on_start = on_start
         self._process: subprocess.Popen[bytes]
         self.monitor_socket, theirs = socket.socketpair()
         started: Future[subprocess.Popen[bytes]] = Future()
@@ -139,6 +142,7 @@ class QemuProcess:
                 command = [*self.command, *added_options(fd)]
                 process = subprocess.Popen(command, cwd=directory, pass_fds=[fd], stderr=subprocess.PIPE, bufsize=0)
                 exit_fd = _open_pidfd(process)  # now: once others know of it, they may reap it
+            self._on_start(exit_fd)
         except BaseException as error:
             started.set_exception(error)
             return
