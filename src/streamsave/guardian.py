@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 READY = b"ready\n"
 DISARM, STOPPING, MIGRATING, NOT_MIGRATING, CHILD = b"d", b"s", b"m", b"n", b"c"
 """What the parent says: that it goes its way; and before it does so, that what it did to the guest is its own doing."""
+FD_SIZE = 4
 START_S = 10.0
 DISARM_S = 3.0
 HAND_OVER_S = 3.0
@@ -287,9 +288,11 @@ def _hear(control: socket.socket, said: _Said) -> bool:
     """Take what the parent said meanwhile; returns whether it hung up."""
     try:
         while True:
-            data, fds, _, _ = socket.recv_fds(control, 64, 1, socket.MSG_DONTWAIT)
-            said.process_fd = fds[0] if fds else said.process_fd
+            # socket.recv_fds takes flags and ignores them, until 3.12 at least: it would block
+            data, passed, _, _ = control.recvmsg(64, socket.CMSG_SPACE(FD_SIZE), socket.MSG_DONTWAIT)
             said.take(data)
+            for _level, _kind, fds in passed:
+                said.process_fd = int.from_bytes(fds[:FD_SIZE], sys.byteorder)
             if not data:
                 return True
     except BlockingIOError:
