@@ -202,14 +202,14 @@ def test_somebody_tidies_up_in_the_moment_of_creation(image: Path, monkeypatch: 
 def test_a_connection_that_breaks_frees_the_guest_at_once(
     watched: Watched, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not when the stream has ended: here it goes on for ten seconds and more."""
+    """Not when the stream has ended: here that takes a minute."""
     write = NewImage.write
     flowing = threading.Event()
 
     def write_slowly(file: NewImage, parts: object) -> None:
         if file.size > MiB:
             flowing.set()
-            time.sleep(1)
+            time.sleep(5)
         write(file, parts)  # type: ignore[arg-type]
 
     monkeypatch.setattr(NewImage, "write", write_slowly)
@@ -227,7 +227,7 @@ def test_a_connection_that_breaks_frees_the_guest_at_once(
     try:
         assert flowing.wait(20)
         proxy.cut()
-        assert until(lambda: watched.qmp.status() == "running") < 1
+        assert until(lambda: watched.qmp.status() == "running", timeout_s=20) < 5
     finally:
         thread.join()
         proxy.close()
@@ -245,7 +245,7 @@ def test_kill_9_while_somebody_else_migrates(watched: Watched, image: Path) -> N
     assert run.finish().status == -signal.SIGKILL
     until(lambda: not run.family(), what="the guardian's end")
     try:
-        assert watched.qmp.execute("query-migrate")["status"] == "active"
+        assert watched.qmp.execute("query-migrate")["status"] in ("setup", "active")
         assert watched.qmp.status() == "running", "the stop was the save's own"
     finally:
         until(lambda: watched.qmp.execute("query-migrate")["status"] == "failed", what="the end of the other migration")

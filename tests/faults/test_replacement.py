@@ -12,6 +12,7 @@ import pytest
 from streamsave.endpoints import file, replacement
 from streamsave.endpoints.exchange import exchange
 from streamsave.endpoints.file import NewImage
+from streamsave.endpoints.leftovers import TEMPORARY_SUFFIX
 from streamsave.errors import DestinationError, UsageError
 from streamsave.operations.convert import convert
 from streamsave.operations.image import read_info
@@ -108,7 +109,7 @@ def test_an_image_that_changes_between_the_look_and_the_exchange(old: Path, monk
     other = b"somebody else's"
 
     def late(first: Path, second: Path) -> None:
-        if second.read_bytes()[:16] == b"LibvirtQemudSave" and first.name.endswith(file.TEMPORARY_SUFFIX):
+        if second.read_bytes()[:16] == b"LibvirtQemudSave" and first.name.endswith(TEMPORARY_SUFFIX):
             second.unlink()
             second.write_bytes(other)
         exchange(first, second)

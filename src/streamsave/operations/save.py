@@ -279,7 +279,7 @@ class _GuestSave:
                 if self._address is None:
                     raise
                 try:
-                    monitor = Monitor(self._address)
+                    monitor = Monitor(self._address, greeting_s=ANSWER_S)
                 except MonitorConnectError:
                     raise lost from None
                 with monitor:
