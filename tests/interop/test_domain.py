@@ -106,6 +106,27 @@ def test_virsh_edits_our_header(guest: LinuxDomain, image: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("by", ["virsh", "streamsave"])
+def test_we_edit_a_header_for_virsh(guest: LinuxDomain, image: Path, by: str) -> None:
+    """An image of ours, or of virsh's own; the new XML is longer than its padding would take."""
+    if by == "virsh":
+        guest.stack.virsh("save", guest.name, image)
+    else:
+        save(guest, image)
+    edited = guest.folder / "edited.xml"
+    longer = f"</name><title>ours</title><description>{'x' * 100_000}</description>"
+    edited.write_text(streamsave.read_info(image).metadata.xml.replace("</name>", longer, 1))
+    done = run("edit", image, "--xml", edited, "--set-paused")
+    assert done.status == 0, done.err
+    guest.stack.virsh("restore", image)
+    assert guest.state.startswith("paused")
+    assert guest.stack.virsh("desc", guest.name, "--title").stdout.strip() == "ours"
+    guest.stack.virsh("resume", guest.name)
+    guest.tidy()
+    guest.assert_as_before()
+
+
+@pytest.mark.full
 def test_a_paused_domain_stays_paused(guest: LinuxDomain, image: Path) -> None:
     guest.stack.virsh("suspend", guest.name)
     report = save(guest, image)
