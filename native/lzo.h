@@ -10,7 +10,7 @@
 
 /* What the compressors need for themselves. Contents mean nothing, before and after. */
 typedef struct {
-    uint16_t last[8192];
+    uint16_t last[4096];
 } ss_lzo_table;
 
 /* The room that n bytes need at most, with what is written beyond the end of the compressed bytes on the way. */

@@ -1,7 +1,7 @@
 /* The decompressor of LZO1X, however it was compressed. See lzo_stream.h for the instructions.
  *
  * Where there is room on both sides, literals and matches are copied in steps and beyond their ends; what was copied too much
- * is overwritten by the next instruction. Near the ends they are copied byte by byte.
+ * is overwritten by the next instruction. The last bytes are copied one by one.
  */
 #include "lzo.h"
 #include "lzo_stream.h"
@@ -121,6 +121,13 @@ int ss_lzo_decompress(const uint8_t *in, size_t n, uint8_t *out, size_t out_size
         } else {
             if ((size_t)(out_end - out) < length + state || (size_t)(in_end - in) < state)
                 return 0;
+            if (out_end - out > MATCH_ROOM) {
+                size_t wide = (size_t)(out_end - out) - MATCH_ROOM;
+                wide = wide < length ? wide : length;
+                copy_match(out, distance, wide);
+                out += wide;
+                length -= wide;
+            }
             for (; length; length--, out++)
                 *out = *(out - distance);
             memcpy(out, in, state);
