@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import threading
+import weakref
 from pathlib import Path
 from random import Random
 
@@ -162,6 +164,20 @@ def test_damage_is_an_error_where_it_is_read(name: str, stream: bytes, saved: di
     image.write_bytes(image.read_bytes()[: info.payload_offset + frames.frame_offset(last) + 5])
     with open_stream(image) as file, pytest.raises(StreamsaveError):
         file.read()
+
+
+@ALL
+@pytest.mark.parametrize("with_index", [True, False])
+def test_nothing_is_kept_of_a_closed_stream(
+    name: str, saved: dict[str, Path], unindexed: dict[str, Path], *, with_index: bool
+) -> None:
+    """Not even in a cycle that the collector cannot break, as there was one through zstd's reader."""
+    with open_stream((saved if with_index else unindexed)[name]) as file:
+        file.read_at(5000, 4096)
+    left = weakref.ref(file._chunks)
+    del file
+    gc.collect()
+    assert left() is None
 
 
 def test_what_cannot_be_opened(tmp_path: Path, saved: dict[str, Path]) -> None:

@@ -205,6 +205,32 @@ class _IndexedChunks(_Chunks):
         return self._index.frames.stream_size
 
 
+class _Payload:
+    """The payload, from its start, for one sequential reader.
+
+    It knows nothing of who holds that reader: python-zstandard's takes no part in garbage collection, and would keep its
+    holder, and so itself, for ever.
+    """
+
+    def __init__(self, image: OpenImage) -> None:
+        self._image = image
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        info = self._image.info
+        left = info.payload_size - self.position
+        data = self._image.source.read_at(min(size, left), info.payload_offset + self.position)
+        self.position += len(data)
+        if size and not data and info.missing_size:
+            raise TruncatedImageError(
+                f"{info.path}: the file ends at offset {info.file_size}, {info.missing_size} bytes before the payload does;"
+                " copy it again",
+                path=info.path,
+                offset=info.file_size,
+            )
+        return data
+
+
 class _SequentialChunks(_Chunks):
     """Decodes forwards, and from the start again for what lies behind."""
 
@@ -217,22 +243,8 @@ class _SequentialChunks(_Chunks):
 
     def _rewind(self) -> None:
         self._next = 0
-        self._read_size = 0
-        self._reader = self._codec.stream_reader(self._read)
-
-    def _read(self, size: int) -> bytes:
-        info = self._image.info
-        left = info.payload_size - self._read_size
-        data = self._image.source.read_at(min(size, left), info.payload_offset + self._read_size)
-        self._read_size += len(data)
-        if size and not data and info.missing_size:
-            raise TruncatedImageError(
-                f"{info.path}: the file ends at offset {info.file_size}, {info.missing_size} bytes before the payload does;"
-                " copy it again",
-                path=info.path,
-                offset=info.file_size,
-            )
-        return data
+        self._payload = _Payload(self._image)
+        self._reader = self._codec.stream_reader(self._payload.read)
 
     def decode(self, number: int) -> memoryview:
         if number < self._next:
@@ -248,7 +260,7 @@ class _SequentialChunks(_Chunks):
         try:
             size = self._reader.readinto(room)
         except DecodeError as error:
-            offset = info.payload_offset + self._read_size
+            offset = info.payload_offset + self._payload.position
             raise CorruptImageError(
                 f"{info.path}: the {self._codec.name} payload is damaged near offset {offset}: {error}",
                 path=info.path,
