@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Final, TextIO
 
 from ..errors import Aborted, DestinationError, ImageError, StreamsaveError
+from ..printable import escape as escape  # as itself: whoever prints finds it here
 
 PROGRAM: Final = "streamsave"
 INTERNAL_ERROR_STATUS: Final = 70
@@ -149,14 +150,6 @@ def drop_unread_output() -> None:
             _drop_output(stream)
 
 
-def escape(text: str, *, keep: str = "") -> str:
-    r"""``text`` with everything that is not printable as ``\x1b`` or ``\u202e``, but for the characters in ``keep``.
-
-    That goes for controls, invisible and direction-changing characters, and bytes that were no UTF-8 (``\udc80`` and up).
-    """
-    return "".join(char if char.isprintable() or char in keep else _escaped(char) for char in text)
-
-
 def quote_command(arguments: Iterable[str]) -> str:
     r"""A command line that a shell would take: quoted where needed, unprintable characters as ``$'\x1b'`` of bash."""
     return " ".join(_quote(argument) for argument in arguments)
@@ -171,11 +164,6 @@ def table(rows: Sequence[Sequence[str]], *, right: Iterable[int] = ()) -> str:
         cells = (c.rjust(w) if i in to_right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
-
-
-def _escaped(char: str) -> str:
-    number = ord(char)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _quote(argument: str) -> str:

@@ -19,6 +19,7 @@ from typing import Final
 
 from ..cancel import Cancellation
 from ..errors import MonitorBusyError, MonitorError, ProcessError, UsageError
+from ..printable import PrintableBytes
 from ..units import KiB
 from .connect import await_greeting, hang_up
 from .monitor import Monitor
@@ -65,6 +66,7 @@ class QemuProcess:
         self._cancel = cancel or Cancellation()
         self._deadline = time.monotonic() + start_s
         self._tail = bytearray()
+        self._printable = PrintableBytes()  # QEMU repeats names out of a stream that it does not like
         self._on_start = on_start
         self._process: subprocess.Popen[bytes]
         self.monitor_socket, theirs = socket.socketpair()
@@ -180,7 +182,7 @@ class QemuProcess:
             self._tail += data
             del self._tail[:-STDERR_SIZE]
             try:
-                os.write(2, data)
+                os.write(2, self._printable.escape(data) if os.isatty(2) else data)
             except OSError:
                 pass  # our own stderr is closed, or full: QEMU must not suffer from it
 
