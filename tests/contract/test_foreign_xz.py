@@ -151,7 +151,10 @@ def test_block_headers_that_are_not_ours() -> None:
         damaged = with_block_header(frame, block)
         with pytest.raises(NotFramed):
             XZ.splitter().frame_size(memoryview(damaged), final=True)
-        refuses(XZ, damaged)
+        try:
+            assert decode(XZ, damaged, len(DATA)) == DATA, "no frame of ours, but right as another program's"
+        except DecodeError:
+            pass
     for cut in range(1, HEAD):
         assert XZ.splitter().frame_size(memoryview(frame)[:cut], final=False) == 0
         with pytest.raises(NotFramed):

@@ -25,6 +25,7 @@ OTHER = "big" if sys.byteorder == "little" else "little"
 COMMANDS = {
     "gzip": ("gzip -c", "gzip -9 -c", "pigz -c", "pigz -c -p1"),
     "bzip2": ("bzip2 -c", "bzip2 -1 -c", "lbzip2 -c", "pbzip2 -c"),
+    "xz": ("xz -c", "xz -3 -c -T2", "xz -c -T2 --block-size=1MiB", "xz -c --block-size=1MiB"),
     "lzop": ("lzop -c", "lzop -1 -c", "lzop -9 -c", "lzop -c --crc32"),
     "zstd": ("zstd -c", "zstd -19 -c", "zstd -c --long=27", "zstd -c -T2", "pzstd -c"),
 }
@@ -50,7 +51,7 @@ def test_what_a_tool_wrote(name: str, command: str, tmp_path: Path) -> None:
     stream, report = restored(path)
     assert stream == STREAM
     assert report.format == name
-    assert report.parallel or name == "gzip" or command.startswith("zstd") or "--crc32" in command
+    assert report.parallel or name == "gzip" or command == "xz -c" or command.startswith("zstd") or "--crc32" in command
 
 
 @pytest.mark.parametrize("name", ["raw", *COMMANDS])

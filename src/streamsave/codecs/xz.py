@@ -12,7 +12,7 @@ two sizes, so it is compared with what it has to be, byte by byte. A carrier is 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 from zlib import crc32
 
@@ -21,19 +21,26 @@ from ..types import Buffer
 from ..units import KiB, MiB
 from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError
 from .members import MemberReader
+from .xz_blocks import XzReframer
+from .xz_container import (
+    FOOTER_SIZE,
+    MAGIC,
+    STREAM_HEADER_SIZE,
+    U32,
+    checked,
+    index_and_footer,
+    number,
+    numbers,
+    stream_header,
+)
 
-_MAGIC: Final = b"\xfd7zXZ\0"
-_FOOTER_MAGIC: Final = b"YZ"
 _CRC32_FLAGS: Final = b"\0\1"
 _NO_CHECK_FLAGS: Final = b"\0\0"
-_STREAM_HEADER_SIZE: Final = 12
-_FOOTER_SIZE: Final = 12
-_U32: Final = struct.Struct("<I")
 
 _BLOCK_HEADER_SIZE: Final = 20
 """Its own size, flags, the two sizes of up to 4 bytes, LZMA2 with 3, padding, crc32."""
 _BOTH_SIZES: Final = 0xC0
-_HEADER_SIZE: Final = _STREAM_HEADER_SIZE + _BLOCK_HEADER_SIZE
+_HEADER_SIZE: Final = STREAM_HEADER_SIZE + _BLOCK_HEADER_SIZE
 _CHECK_SIZE: Final = 4
 _DICTIONARY_SIZE: Final = 4 * MiB
 _LZMA2: Final = b"\x21\x01\x14"
@@ -77,7 +84,7 @@ class Xz(Codec):
     name = "xz"
     number = 3
     summary = "the smallest, and slow both ways; zstd at a high level restores far faster"
-    magic = _MAGIC
+    magic = MAGIC
     levels = range(10)
     default_level = 3
     tool_level = 6
@@ -97,6 +104,9 @@ class Xz(Codec):
     def stream_reader(self, read: ReadBytes) -> XzReader:
         return XzReader(read)
 
+    def reframer(self, read: ReadBytes) -> XzReframer:
+        return XzReframer(read)
+
     def bound(self, size: int) -> int:
         """What does not compress is stored."""
         data_size = size + (size // _LZMA2_PIECE + 1) * 3 + 1
@@ -107,7 +117,7 @@ class Xz(Codec):
 
     def uncarry(self, carrier: bytes) -> bytes:
         index_size = (int.from_bytes(carrier[-8:-4], "little") + 1) * 4
-        blocks = range(_STREAM_HEADER_SIZE, len(carrier) - _FOOTER_SIZE - index_size, _CARRYING_BLOCK_SIZE)
+        blocks = range(STREAM_HEADER_SIZE, len(carrier) - FOOTER_SIZE - index_size, _CARRYING_BLOCK_SIZE)
         words = b"".join(carrier[at + 4 : at + 8] + carrier[at + 10 : at + 14] + carrier[at + 16 : at + 20] for at in blocks)
         data = words[8 : 8 + int.from_bytes(words[:8], "little")]
         if carrier != _carrier(data):
@@ -140,12 +150,12 @@ class XzEncoder:
         compressor = self._new_compressor(self._raw, filters=self._filters)
         data, rest = compressor.compress(chunk), compressor.flush()
         size = len(data) + len(rest)
-        check = bytes(-size % 4) + _U32.pack(crc32(chunk))
+        check = bytes(-size % 4) + U32.pack(crc32(chunk))
         return [_head(size, len(chunk)), data, rest, check + _tail(size, len(chunk))]
 
 
 class XzDecoder:
-    """Decodes our own frames in one call, into the room."""
+    """Decodes our own frames in one call, into the room, and those of an ``XzReframer``."""
 
     def __init__(self) -> None:
         from cramjam import DecompressionError, xz
@@ -155,15 +165,9 @@ class XzDecoder:
 
     def decode(self, frame: memoryview, room: memoryview) -> Buffer:
         """The chunk, in ``room``; see ``Decoder``."""
-        data_size, chunk_size = _sizes(frame)
-        frame_size, tail = _frame_size(data_size, chunk_size), _tail(data_size, chunk_size)
-        if frame_size != len(frame):
-            kind = TruncatedError if frame_size > len(frame) else DecodeError
-            raise kind(f"an xz stream of {frame_size} bytes in {len(frame)}")
+        chunk_size = _content_size(frame)
         if chunk_size > len(room):
             raise OversizedError(f"a chunk of {chunk_size} bytes where at most {len(room)} are expected")
-        if frame[-len(tail) :] != tail:
-            raise DecodeError("the index or the footer of the xz stream is damaged")
         try:
             size = self._decompress_into(frame, room[:chunk_size])
         except self._error as error:
@@ -213,13 +217,13 @@ class XzReader(MemberReader):
     def _next_starts(self) -> bool:
         if self._skip_padding() % 4:
             raise DecodeError("the padding of an xz stream is not a multiple of four bytes")
-        head = self._peek(len(_MAGIC))[: len(_MAGIC)]
+        head = self._peek(len(MAGIC))[: len(MAGIC)]
         if not head and self._started:
             return False
-        if len(head) < len(_MAGIC) and head == _MAGIC[: len(head)]:
+        if len(head) < len(MAGIC) and head == MAGIC[: len(head)]:
             raise TruncatedError("the payload ends before an xz stream does")
-        if head != _MAGIC:
-            raise DecodeError(f"an xz stream starts with {_MAGIC.hex(' ')}, not with {head.hex(' ')}")
+        if head != MAGIC:
+            raise DecodeError(f"an xz stream starts with {MAGIC.hex(' ')}, not with {head.hex(' ')}")
         return True
 
     def _skip_padding(self) -> int:
@@ -242,16 +246,52 @@ def _sizes(view: memoryview) -> tuple[int, int]:
         DecodeError: it starts with no such frame. ``TruncatedError``: that cannot be seen yet.
 
     """
-    start = _stream_header(_CRC32_FLAGS) + bytes([_BLOCK_HEADER_SIZE // 4 - 1, _BOTH_SIZES])
+    start = stream_header(_CRC32_FLAGS) + bytes([_BLOCK_HEADER_SIZE // 4 - 1, _BOTH_SIZES])
     if view[: len(start)] != start[: len(view)]:
         raise DecodeError("this is not the header of one of our xz streams")
     if len(view) < _HEADER_SIZE:
         raise TruncatedError(f"{len(view)} bytes are too few for an xz stream")
-    numbers = _numbers(view[len(start) : _HEADER_SIZE])
-    data_size, chunk_size = next(numbers), next(numbers)
+    sizes = numbers(view[len(start) : _HEADER_SIZE])
+    data_size, chunk_size = next(sizes), next(sizes)
     if view[:_HEADER_SIZE] != _head(data_size, chunk_size):
         raise DecodeError("this is not the header of one of our xz streams, or it is damaged")
     return data_size, chunk_size
+
+
+def _content_size(frame: memoryview) -> int:
+    """The size of the chunk of a frame that is all there.
+
+    Raises:
+        DecodeError: it is no frame of ours, nor another stream of one block; or is not as large as it says.
+
+    """
+    try:
+        data_size, chunk_size = _sizes(frame)
+    except TruncatedError:
+        raise
+    except DecodeError:
+        return _indexed_size(frame)
+    frame_size, tail = _frame_size(data_size, chunk_size), _tail(data_size, chunk_size)
+    if frame_size != len(frame):
+        kind = TruncatedError if frame_size > len(frame) else DecodeError
+        raise kind(f"an xz stream of {frame_size} bytes in {len(frame)}")
+    if frame[-len(tail) :] != tail:
+        raise DecodeError("the index or the footer of the xz stream is damaged")
+    return chunk_size
+
+
+def _indexed_size(frame: memoryview) -> int:
+    """The size of the chunk of any stream of one block, by its index."""
+    footer = bytes(frame[-FOOTER_SIZE:])
+    start = len(frame) - FOOTER_SIZE - (int.from_bytes(footer[4:8], "little") + 1) * 4
+    if start < STREAM_HEADER_SIZE or frame[start] or frame[start + 1] != 1:
+        raise DecodeError("this is no xz stream of one block")
+    sizes = numbers(frame[start + 2 : -FOOTER_SIZE])
+    block_size, chunk_size = next(sizes), next(sizes)
+    tail = index_and_footer(1, number(block_size) + number(chunk_size), footer[8:10])
+    if frame[start:] != tail or start != STREAM_HEADER_SIZE + block_size + -block_size % 4:
+        raise DecodeError("the index or the footer of the xz stream is damaged")
+    return chunk_size
 
 
 def _frame_size(data_size: int, chunk_size: int) -> int:
@@ -260,26 +300,14 @@ def _frame_size(data_size: int, chunk_size: int) -> int:
 
 def _head(data_size: int, chunk_size: int) -> bytes:
     """What stands before the LZMA2 data: stream header and block header (sections 2.1.1 and 3.1)."""
-    block = bytes([_BLOCK_HEADER_SIZE // 4 - 1, _BOTH_SIZES]) + _number(data_size) + _number(chunk_size) + _LZMA2
-    return _stream_header(_CRC32_FLAGS) + _checked(block.ljust(_BLOCK_HEADER_SIZE - 4, b"\0"))
+    block = bytes([_BLOCK_HEADER_SIZE // 4 - 1, _BOTH_SIZES]) + number(data_size) + number(chunk_size) + _LZMA2
+    return stream_header(_CRC32_FLAGS) + checked(block.ljust(_BLOCK_HEADER_SIZE - 4, b"\0"))
 
 
 def _tail(data_size: int, chunk_size: int) -> bytes:
     """What stands behind the check: index and footer."""
-    record = _number(_BLOCK_HEADER_SIZE + data_size + _CHECK_SIZE) + _number(chunk_size)
-    return _index_and_footer(1, record, _CRC32_FLAGS)
-
-
-def _stream_header(flags: bytes) -> bytes:
-    return _MAGIC + _checked(flags)
-
-
-def _index_and_footer(count: int, records: bytes, flags: bytes) -> bytes:
-    """Sections 4 and 2.1.2. ``records``: of each block the size without padding and the size of its content."""
-    index = b"\0" + _number(count) + records
-    index = _checked(index + bytes(-len(index) % 4))
-    footer = _U32.pack(len(index) // 4 - 1) + flags
-    return index + _U32.pack(crc32(footer)) + footer + _FOOTER_MAGIC
+    record = number(_BLOCK_HEADER_SIZE + data_size + _CHECK_SIZE) + number(chunk_size)
+    return index_and_footer(1, record, _CRC32_FLAGS)
 
 
 def _carrier(data: bytes) -> bytes:
@@ -290,48 +318,15 @@ def _carrier(data: bytes) -> bytes:
     data = len(data).to_bytes(8, "little") + data
     data += bytes(-len(data) % _CARRIED_PER_BLOCK)
     starts = range(0, len(data), _CARRIED_PER_BLOCK)
-    index = _index_and_footer(len(starts), b"\x1d\0" * len(starts), _NO_CHECK_FLAGS)
-    return b"".join([_stream_header(_NO_CHECK_FLAGS), *(_carrying_block(data, at) for at in starts), index])
+    index = index_and_footer(len(starts), b"\x1d\0" * len(starts), _NO_CHECK_FLAGS)
+    return b"".join([stream_header(_NO_CHECK_FLAGS), *(_carrying_block(data, at) for at in starts), index])
 
 
 def _carrying_block(data: bytes, at: int) -> bytes:
     """Header: size 28, four filters, the last LZMA2 with 4 KiB; then LZMA2 data of nothing, and padding."""
     words = data[at : at + 4], data[at + 4 : at + 8], data[at + 8 : at + 12]
     header = _CARRYING.pack(b"\x06\x03", b"\4\4", words[0], b"\4\4", words[1], b"\4\4", words[2], b"\x21\x01\0\0")
-    return header + _U32.pack(crc32(header)) + bytes(4)
-
-
-def _checked(data: bytes) -> bytes:
-    return data + _U32.pack(crc32(data))
-
-
-def _number(value: int) -> bytes:
-    """Section 1.2: seven bits a byte, the lowest first, and a bit that says whether more follow."""
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _numbers(view: memoryview) -> Iterator[int]:
-    """The numbers at the start of ``view``, one after the other.
-
-    Raises:
-        DecodeError: one does not end, or is longer than ours are.
-
-    """
-    value = shift = 0
-    for byte in view:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            yield value
-            value = shift = 0
-        elif shift > 21:
-            break
-    raise DecodeError("a size in the xz block header is damaged")
+    return header + U32.pack(crc32(header)) + bytes(4)
 
 
 CODEC: Final = Xz()

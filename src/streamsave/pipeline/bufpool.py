@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ..types import Buffer
+from ..units import MiB
 
 
 class Slot:
@@ -38,12 +39,12 @@ class BufferPool:
     """``count`` slots of ``size`` bytes each. The pipeline's gate locks it; the memory goes with the last reference."""
 
     def __init__(self, count: int, size: int) -> None:
-        self.count = count
         self.free: deque[Slot] = deque()
-        self.resize(size)
+        self.resize(count, size)
 
-    def resize(self, size: int) -> None:
-        """Slots of ``size`` bytes from now on; all are free."""
+    def resize(self, count: int, size: int) -> None:
+        """``count`` slots of ``size`` bytes from now on; all are free."""
+        self.count = count
         self.slot_size = size
         self.free.clear()
         self.free.extend(Slot(size) for _ in range(self.count))
@@ -52,3 +53,8 @@ class BufferPool:
 def slot_count(threads: int) -> int:
     """Two per worker (one at work, one waiting) and one each for the reader, the writer and the hand-over between them."""
     return 2 * threads + 3
+
+
+def foreign_slot_count(threads: int, size: int) -> int:
+    """As ``slot_count``, but where other programs' frames are large no more than 128 MiB, or one per thread and two."""
+    return min(slot_count(threads), max(threads + 2, 128 * MiB // size))

@@ -14,7 +14,7 @@ from time import perf_counter, thread_time
 
 from ..errors import ResourceError
 from ..types import Buffer, Sink, Source
-from .bufpool import BufferPool, Slot
+from .bufpool import BufferPool, Slot, foreign_slot_count
 from .gate import Gate, GateClosed
 from .stats import Stats
 
@@ -139,10 +139,11 @@ class Pipeline(ABC):
             return self.pool.free.popleft()
 
     def _resize_slots(self, size: int) -> None:
-        """Give each slot ``size`` bytes, once all are back; the reader holds none."""
+        """Make the slots ``size`` bytes large, and fewer if they are large, once all are back; the reader holds none."""
+        count = foreign_slot_count(self._threads_wanted, size)
         with self._gate.lock:
             self._gate.wait(self._slot_freed, lambda: len(self.pool.free) == self.pool.count)
-            self.pool.resize(size)
+            self.pool.resize(count, size)
 
     def _publish(self, slot: Slot, *, coded: bool = False) -> None:
         """The reader gives ``slot`` its place in the output order, and to the workers unless it is ``coded`` already."""
