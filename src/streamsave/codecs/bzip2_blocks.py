@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from operator import eq
@@ -24,6 +24,7 @@ from .._native.bits import NUMBER_BITS, BitFinder, copy_bits
 from ..types import Buffer
 from ..units import KiB, MiB
 from .base import DecodeError, ReadBytes, TruncatedError
+from .bzip2_joint import Joint
 
 MAGIC: Final = b"BZh"
 BLOCK_MAGIC: Final = bytes.fromhex("314159265359")
@@ -36,7 +37,6 @@ _END: Final = int.from_bytes(END_MAGIC, "big")
 _HEAD_SIZE: Final = len(MAGIC) + 1
 _END_BITS: Final = NUMBER_BITS + 32
 _PIECE_SIZE: Final = 256 * KiB
-_OUTPUT_SIZE: Final = 1 * MiB
 
 
 class Kind(Enum):
@@ -280,57 +280,6 @@ class _Settler:
         if self._joint and (yield from self._joint.feed(data, start, count)):
             self._checksum = _combine(self._checksum, self._joint.checksum)
             self._joint = None
-
-
-class Joint:
-    """One block out of several pieces, or of one that decodes to more than a worker has room for."""
-
-    def __init__(self, head: bytes, checksum: int) -> None:
-        from bz2 import BZ2Decompressor
-
-        self.checksum = checksum
-        self._has_output = False
-        """Then all of the block is here: undoing the transform takes all of it."""
-        self._decompressor = BZ2Decompressor()
-        self._decompressor.decompress(head)
-        self._last = 0
-        """The byte that the last bits, ``_filled`` of them, begin."""
-        self._filled = 0
-
-    def feed(self, data: Buffer, start: int, count: int) -> Generator[Buffer, None, bool]:
-        """Give what the block decodes to, once the next ``count`` bits make it complete, from bit ``start`` of ``data``.
-
-        The result is whether they are none of its bits, because it was over before.
-
-        Raises:
-            DecodeError: damaged.
-
-        """
-        to_fill = min(-self._filled % 8, count)
-        yield from self._decode(data, start, to_fill)
-        if self._has_output:
-            return True
-        yield from self._decode(data, start + to_fill, count - to_fill)
-        if self._decompressor.eof:
-            raise DecodeError("a bzip2 stream ends inside a block")
-        return False
-
-    def _decode(self, data: Buffer, start: int, count: int) -> Iterator[Buffer]:
-        """Whole bytes; what is left of the bits has to wait."""
-        buffer = bytearray(_bytes(self._filled + count) + 1)
-        buffer[0] = self._last
-        copy_bits(buffer, self._filled, data, start, count)
-        whole, self._filled = divmod(self._filled + count, 8)
-        self._last = buffer[whole]
-        try:
-            chunk = self._decompressor.decompress(buffer[:whole], _OUTPUT_SIZE) if whole else b""
-            while chunk:
-                self._has_output = True
-                yield chunk
-                # Not by needs_input: it is set when the input is used up, whatever is to come.
-                chunk = b"" if self._decompressor.eof else self._decompressor.decompress(b"", _OUTPUT_SIZE)
-        except OSError as error:
-            raise DecodeError("the bzip2 stream is damaged: its data or a checksum is wrong") from error
 
 
 def _resembles_a_start(head: bytes) -> bool:
