@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +16,13 @@ from streamsave.cli.output import INTERNAL_ERROR_STATUS
 from streamsave.codecs.registry import codecs
 from streamsave.errors import Aborted, StreamsaveError
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+RESULTS = ROOT / "tests" / "interop" / "results.json"
 NOTE = "<!-- Written by scripts/generate_docs.py: change the code and run that again. -->\n"
+
+TABLE_BEGIN = "<!-- the table below is written by make interop-full -->"
+TABLE_END = "<!-- the table above is written by make interop-full -->"
 
 EXIT_CODES = """\
 # Exit statuses
@@ -72,6 +78,23 @@ def formats() -> str:
     return NOTE + FORMATS.format(table=markdown_table(HEADINGS, rows))
 
 
+def libvirt() -> str:
+    """docs/libvirt.md, whose table is what ``make interop-full`` saw; the rest of it is written by hand."""
+    text = (DOCS / "libvirt.md").read_text()
+    before, _, after = text.partition(TABLE_BEGIN)
+    seen: dict[str, dict[str, dict[str, str]]] = json.loads(RESULTS.read_text())
+    directions = next(iter(next(iter(seen.values())).values()))
+    table = markdown_table(
+        ("with", "format", *directions),
+        [
+            (versions, name, *(outcomes.get(direction, "not tried") for direction in directions))
+            for versions, formats in seen.items()
+            for name, outcomes in formats.items()
+        ],
+    )
+    return f"{before}{TABLE_BEGIN}\n{table}\n{TABLE_END}{after.partition(TABLE_END)[2]}"
+
+
 def error_classes(kind: type[StreamsaveError] = StreamsaveError) -> Iterator[type[StreamsaveError]]:
     """``kind`` and everything below it, by exit status."""
     found = {kind}
@@ -89,7 +112,7 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 def main(arguments: Sequence[str]) -> int:
     """Write the pages, or with ``--check`` compare them."""
     stale = []
-    for name, text in (("exit-codes.md", exit_codes()), ("formats.md", formats())):
+    for name, text in (("exit-codes.md", exit_codes()), ("formats.md", formats()), ("libvirt.md", libvirt())):
         path = DOCS / name
         if path.exists() and path.read_text() == text:
             continue
