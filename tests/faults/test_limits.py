@@ -262,7 +262,7 @@ def test_a_monitor_that_does_not_greet(limited: bool, image: Path) -> None:
     timer = threading.Timer(0.3, cancel.cancel, ["enough"])
     if not limited:
         timer.start()
-    with FakeQmp(Talk.hold) as address, prompt(0.25, 1.5), pytest.raises(TimeLimitError if limited else Aborted):
+    with FakeQmp(Talk.hold) as address, prompt(0.25, 2.9), pytest.raises(TimeLimitError if limited else Aborted):
         save(address, image, SaveOptions(timeout_s=0.3 if limited else None), cancel=cancel)
     if not limited:
         timer.join()
@@ -278,7 +278,7 @@ def test_a_monitor_whose_queue_is_full(image: Path) -> None:
                     client.connect(address)
                 except BlockingIOError:
                     break
-            with prompt(0.25, 1.5), pytest.raises(TimeLimitError):
+            with prompt(0.25, 2.9), pytest.raises(TimeLimitError):
                 save(address, image, SaveOptions(timeout_s=0.3))
         finally:
             for client in waiting:

@@ -669,7 +669,7 @@ def test_a_qemu_that_does_not_start(command: list[str], expected: str, saved: di
 def test_a_qemu_that_is_killed_while_it_loads(saved: dict[str, Path]) -> None:
     run = Run(["restore", saved["bzip2"], "--json", "--threads", "1", "--", *command_of()])
     assert '"progress"' in run.first_line()
-    (child,) = [pid for pid in run.family() if pid != run.process.pid]
+    (child,) = [pid for pid in run.family() if Path(f"/proc/{pid}/comm").read_text().startswith("qemu")]
     os.kill(child, signal.SIGKILL)
     result = run.finish()
     assert result.status == 37, result.err
