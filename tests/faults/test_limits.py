@@ -20,7 +20,7 @@ from streamsave.endpoints.file import NewImage
 from streamsave.endpoints.socket import SocketSink
 from streamsave.errors import Aborted, DestinationError, ResourceError, StreamsaveError, TimeLimitError
 from streamsave.format.metadata import Metadata
-from streamsave.guardian import Guardian
+from streamsave.guardian.parent import Guardian
 from streamsave.operations.image import read_info
 from streamsave.operations.inflow import save_stream
 from streamsave.operations.outflow import restore_stream
@@ -222,7 +222,7 @@ def test_a_qemu_that_stands_still_itself(
     running = launch(demo_guest(16 * MiB), "-qmp", f"unix:{second},server=on,wait=off").boot()
     running.qmp().close()
     monkeypatch.setitem(GLOBALS, "ANSWER_S", 0.5)
-    monkeypatch.setattr("streamsave.guardian.HAND_OVER_S", 0.2)
+    monkeypatch.setattr("streamsave.guardian.parent.HAND_OVER_S", 0.2)
     guardians: list[Guardian] = []
 
     def guard(*arguments: Any, **options: Any) -> Guardian:

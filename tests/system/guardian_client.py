@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from streamsave.format.header import MAGIC_COMPLETE, MAGIC_PARTIAL
-from streamsave.guardian import MIGRATING, STOPPING, Guardian, GuardianPlan
+from streamsave.guardian.parent import Guardian
+from streamsave.guardian.plan import MIGRATING, STOPPING, GuardianPlan
 from streamsave.qemu.migration import MigrationSettings, start_outgoing, wait_outgoing
 from streamsave.qemu.monitor import Monitor
 

@@ -17,10 +17,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from streamsave import guardian as module
 from streamsave.errors import CommandError, MonitorLostError, ProcessError
 from streamsave.format.header import MAGIC_COMPLETE, MAGIC_PARTIAL
-from streamsave.guardian import Guardian, GuardianPlan
+from streamsave.guardian import child as module
+from streamsave.guardian import parent
+from streamsave.guardian.parent import Guardian
+from streamsave.guardian.plan import GuardianPlan
 from streamsave.qemu.monitor import Monitor
 
 from ..kit.qemu import RunningQemu
@@ -229,7 +231,7 @@ def test_its_death_harms_nobody(watched: Watched, plan: GuardianPlan, temporary_
 def test_one_that_hangs_is_killed(
     watched: Watched, plan: GuardianPlan, temporary_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "DISARM_S", 0.2)
+    monkeypatch.setattr(parent, "DISARM_S", 0.2)
     with Monitor(watched.qemu.monitor) as monitor:
         guardian = Guardian(monitor.fileno(), temporary_fd, plan)
         os.kill(guardian.pid, signal.SIGSTOP)

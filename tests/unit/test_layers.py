@@ -41,7 +41,7 @@ COMPILED = f"{PACKAGE}._native._ffi"
 FFI_HOME = f"{PACKAGE}._native"
 """Hands out ``ffi`` and ``lib``, and only its own modules take them."""
 FFI = (FFI_HOME, COMPILED)
-GUARDIAN = (f"{PACKAGE}.guardian", f"{PACKAGE}.qemu.recovery")
+GUARDIAN = tuple(f"{PACKAGE}.{name}" for name in ("guardian", "guardian.child", "guardian.plan", "qemu.recovery"))
 """What runs in the guardian's process: it starts quickly and stays small, so nothing but this and the lowest layer."""
 
 
@@ -177,7 +177,7 @@ def test_the_look_sees_the_package() -> None:
         ("format/header", "from mmap import mmap", "imports mmap: format/ is pure"),
         ("operations/image", "from .._native._ffi import lib", "only streamsave._native touches it"),
         ("codecs/base", "from .._native import ffi", "only streamsave._native touches it"),
-        ("guardian", "from .qemu.monitor import Monitor", "the guardian's process would carry it"),
+        ("guardian/child", "from ..qemu.monitor import Monitor", "the guardian's process would carry it"),
         ("qemu/recovery", "import rich", "the guardian's process would carry it"),
         ("novelty", "", "streamsave.novelty is in no layer"),
         ("codecs/base", "from . import registry", "a circle of imports: "),

@@ -22,7 +22,7 @@ from ..errors import GuestError, ImageError, LibvirtError, MigrationError, Sourc
 from ..format.header import HEADER_SIZE, Header, parse_header
 from ..format.metadata import Metadata, parse_metadata
 from ..format.save_format import SaveFormat
-from ..guardian import Guardian
+from ..guardian.parent import Guardian
 from ..operations.commit import Commit
 from ..operations.course import COMMIT, Course
 from ..operations.destination import Destination

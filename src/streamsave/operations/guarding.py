@@ -9,7 +9,7 @@ from typing import Final
 from ..codecs.base import Codec
 from ..endpoints.image_sink import ImageSink
 from ..errors import UsageError
-from ..guardian import GuardianPlan
+from ..guardian.plan import GuardianPlan
 from ..qemu.recovery import Command
 from ..units import KiB
 from .image_writer import ImageWriter

@@ -15,7 +15,8 @@ from ..cancel import Cancellation
 from ..codecs.base import Codec
 from ..endpoints.socket import SocketSink
 from ..errors import CommandError, DestinationError, IncomingError, MonitorError, UsageError
-from ..guardian import Guardian, GuardianPlan
+from ..guardian.parent import Guardian
+from ..guardian.plan import GuardianPlan
 from ..options import RestoreOptions
 from ..qemu.migration import MigrationSettings, start_incoming, wait_incoming
 from ..qemu.monitor import Monitor

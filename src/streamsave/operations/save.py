@@ -27,7 +27,8 @@ from ..errors import (
 )
 from ..format.description import encode_description
 from ..format.metadata import Metadata
-from ..guardian import MIGRATING, NOT_MIGRATING, STOPPING, Guardian
+from ..guardian.parent import Guardian
+from ..guardian.plan import MIGRATING, NOT_MIGRATING, STOPPING
 from ..options import SaveOptions
 from ..qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
 from ..qemu.monitor import Monitor

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from ..cancel import Cancellation
 from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError, ResourceError
 from .connect import await_greeting, hang_up, open_socket, peer_pid
+from .outcomes import pass_on, settle
 
 if TYPE_CHECKING:
     import asyncio
@@ -163,7 +164,7 @@ class Monitor:
         with self._lock:
             if not self._protected:
                 for outcome in self._waiting:
-                    _settle(outcome, error=error)
+                    settle(outcome, error=error)
 
     @contextmanager
     def uninterrupted(self) -> Iterator[None]:
@@ -266,17 +267,17 @@ class Monitor:
             with asyncio.Runner() as runner:  # cancels what is left of the session's tasks
                 runner.run(self._session(connected))
         except BaseException as error:  # qemu.qmp cannot be imported, say
-            _settle(connected, error=error)
+            settle(connected, error=error)
         finally:
             self._socket.close()
             with self._lock:
                 self._over = True
                 for outcome, what in self._waiting.items():
-                    _settle(outcome, error=self._lost(what))
+                    settle(outcome, error=self._lost(what))
                 minders = list(self._minders)
             for act in minders:
                 act(self._lost("the migration"))
-            _settle(connected, error=self._lost("the greeting"))
+            settle(connected, error=self._lost("the greeting"))
 
     async def _session(self, connected: Future[None]) -> None:
         """Connect, and stay as long as the connection does; ``close()`` cancels it."""
@@ -296,13 +297,13 @@ class Monitor:
                 return
         try:
             await client.connect(self._socket)
-            _settle(connected)
+            settle(connected)
             while client.runstate is Runstate.RUNNING:
                 await client.runstate_changed()
         except asyncio.CancelledError:
             pass
         except Exception as error:
-            _settle(connected, error=error)
+            settle(connected, error=error)
         with self._lock:
             self._over = True  # from here on the loop takes no more calls
         try:
@@ -316,7 +317,7 @@ class Monitor:
         if outcome.done():
             return
         task = self._loop.create_task(start())
-        task.add_done_callback(lambda _task: _pass_on(task, outcome))
+        task.add_done_callback(lambda _task: pass_on(task, outcome))
         outcome.add_done_callback(lambda _outcome: self._drop(task))
 
     def _drop(self, task: asyncio.Task[Any]) -> None:
@@ -374,28 +375,6 @@ class Monitor:
 
 class _TimedOut(MonitorError):
     """No answer in time: MonitorError for everybody else."""
-
-
-def _settle(outcome: Future[Any], *, result: object = None, error: BaseException | None = None) -> None:
-    """The first to settle an outcome counts."""
-    try:
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)
-    except InvalidStateError:
-        pass
-
-
-def _pass_on(task: asyncio.Task[Any], outcome: Future[Any]) -> None:
-    """Settle ``outcome`` as ``task`` ended; a cancelled task has nobody who waits, or the connection's end to settle it."""
-    if task.cancelled():
-        return
-    error = task.exception()
-    if error is not None:
-        _settle(outcome, error=error)
-    else:
-        _settle(outcome, result=task.result())
 
 
 def _name_of(sock: socket.socket) -> str:
