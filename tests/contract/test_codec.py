@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from streamsave.codecs.base import Codec
 from streamsave.codecs.registry import codecs
+from streamsave.format.frames import FrameTable
 
 from .checks import CHECKS, decode, lets_others_run, read_all, run_tool
 from .golden import FRAMES, frame_path, golden_chunk, golden_levels, ours
@@ -48,3 +50,30 @@ def test_every_golden_frame_has_its_codec() -> None:
 def test_the_check_of_the_gil_can_fail() -> None:
     assert not lets_others_run(lambda: sum(range(100_000)), limit_s=0.2)
     assert lets_others_run(lambda: time.sleep(0.01))
+
+
+CARRIED = {
+    "raw": "4142434445464748",
+    "gzip": "1f8b08040000000000ff0c00535808004142434445464748030000000000000000 00",
+    "bzip2": "4142434445464748",
+    "xz": "fd377a585a000000ff12d941"
+    "0603040408000000040400000000040441424344 21010000d2ba80b700000000"
+    "0603040445464748040400000000040400000000 21010000548b141600000000"
+    "00021d001d00000047508 6efa8000afc020000000000595a",
+    "lzop": "894c5a4f000d0a1a0a104020a009400105 0300004d00008180000000000000000000 2d6702b1"
+    "00000008 4142434445464748 09cc022d 00000000",
+    "zstd": "5a2a4d18080000004142434445464748"
+    "5e2a4d18210000000c000000000000002600000005000000100000000000000003000000 00b1ea928f",
+    "lz4": "5a2a4d18080000004142434445464748",
+    "snappy": "fd0a000053584142434445464748",
+}
+
+
+@pytest.mark.parametrize("codec", ours(), ids=lambda codec: codec.name)
+def test_carriers_are_what_the_documentation_says(codec: Codec) -> None:
+    """For a frame of 50 bytes that holds 5: others implement this from docs/image-format.md, so no byte may change."""
+    frames = FrameTable(codec.chunk_size, stream_size=5)
+    frames.sizes.append(50)
+    assert codec.carry(b"ABCDEFGH", frames).hex() == CARRIED[codec.name].replace(" ", "")
+    rows = (Path(__file__).parents[2] / "docs" / "image-format.md").read_text()
+    assert rows.count(f"\n| {codec.name} | ") == 2, "a row among the payloads and one among the carriers"

@@ -180,6 +180,26 @@ def test_nothing_is_kept_of_a_closed_stream(
     assert left() is None
 
 
+@ALL
+@pytest.mark.parametrize("what", ["flip", "cut"])
+def test_an_error_without_an_index_comes_again(name: str, what: str, unindexed: dict[str, Path]) -> None:
+    """The reader has lost its place: what it says next must not pass for the stream."""
+    if not find_codec(name).detects_damage:
+        return
+    image = unindexed[name]
+    info = read_info(image)
+    middle = info.payload_offset + info.payload_size // 2
+    if what == "flip":
+        flip(image, middle)
+    else:
+        image.write_bytes(image.read_bytes()[:middle])
+    with open_stream(image) as file:
+        for _ in range(3):
+            with pytest.raises(TruncatedImageError if what == "cut" else CorruptImageError) as caught:
+                file.read_at(0, 100 * MiB)
+            assert caught.value.offset > info.payload_offset
+
+
 def test_what_cannot_be_opened(tmp_path: Path, saved: dict[str, Path]) -> None:
     image = tmp_path / "guest.save"
     image.write_bytes(b"LibvirtQemudPart" + saved["zstd"].read_bytes()[16:])

@@ -115,7 +115,7 @@ cookie        yes: --cookie prints it
 QEMU command  no
 restored by   libvirt 10.4 or later, streamsave
 index         no
-proof         by the codec's checksums; the image has no index
+verify        has the codec's checksums only: there is no index
 """,
         "",
     )

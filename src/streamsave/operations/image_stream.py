@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..codecs.base import Codec, DecodeError
-from ..errors import CorruptImageError, TruncatedImageError, UsageError
+from ..errors import TruncatedImageError, UsageError
 from ..format.index import Index
+from ..pipeline.decompress import damage_of
 from .image import ImageInfo, OpenImage
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ImageStream(io.RawIOBase):
 
     ``read`` and ``readinto`` give all that is asked for, less only at the end. They raise ``CorruptImageError`` and
     ``TruncatedImageError`` with frame and offset where the image is damaged, and ``SourceError`` where it cannot be read.
+    Without an index damage may show only later: a codec's checksum stands behind what it covers. ``verify`` reads it all.
     Memory: ``CACHED_CHUNKS`` chunks and as many frames, whatever the size of the guest.
     """
 
@@ -196,9 +198,8 @@ class _IndexedChunks(_Chunks):
             if objection := self._index.objection(number, chunk):
                 raise DecodeError(objection)
         except DecodeError as error:
-            raise CorruptImageError(
-                f"{where.format('is damaged')}: {error}", path=info.path, offset=offset, frame=number
-            ) from error
+            kind, what = damage_of(error)
+            raise kind(f"{where.format(what)}: {error}", path=info.path, offset=offset, frame=number) from error
         return chunk
 
     def stream_size(self) -> int:
@@ -260,13 +261,14 @@ class _SequentialChunks(_Chunks):
         try:
             size = self._reader.readinto(room)
         except DecodeError as error:
-            offset = info.payload_offset + self._payload.position
-            raise CorruptImageError(
-                f"{info.path}: the {self._codec.name} payload is damaged near offset {offset}: {error}",
-                path=info.path,
-                offset=offset,
-                good_size=self._next * self.chunk_size,
-            ) from error
+            offset, good_size = info.payload_offset + self._payload.position, self._next * self.chunk_size
+            self._rewind()
+            kind, what = damage_of(error)
+            message = f"{info.path}: the {self._codec.name} payload {what} near offset {offset}: {error}"
+            raise kind(message, path=info.path, offset=offset, good_size=good_size) from error
+        except BaseException:
+            self._rewind()  # a reader that failed in the middle has lost its place
+            raise
         if size < self.chunk_size:
             self._size = self._next * self.chunk_size + size
         self._next += 1

@@ -225,16 +225,19 @@ class Decompression(Pipeline):
             self._put([part])
 
     def _damaged(self, error: DecodeError, slot: Slot | None) -> ImageError:
-        kind, what = (
-            (TruncatedImageError, "ends too early")
-            if isinstance(error, TruncatedError)
-            else (CorruptImageError, "is damaged")
-        )
+        kind, what = damage_of(error)
         offset = self._payload_offset + (slot.offset if slot else self._payload.position)
         frame = slot.number if slot and not self._foreign else -1
         where = f"near offset {offset}" if frame < 0 else f"in frame {frame} at offset {offset}"
         message = f"{self._path}: the {self._codec.name} payload {what} {where}: {error}"
         return kind(message, path=self._path, offset=offset, frame=frame, good_size=self.stats.bytes_out)
+
+
+def damage_of(error: DecodeError) -> tuple[type[ImageError], str]:
+    """What ``error`` says of the image: the class of error, and a verb for the payload."""
+    if isinstance(error, TruncatedError):
+        return TruncatedImageError, "ends too early"
+    return CorruptImageError, "is damaged"
 
 
 def _failing(error: DecodeError) -> Iterable[Buffer]:
