@@ -67,15 +67,17 @@ class PipeSource(_PipeEnd):
         super().__init__(fd, select.POLLIN)
 
     def readinto(self, view: memoryview) -> int:
-        """See ``Source``."""
+        """See ``Source``. After ``abort()`` the input is at its end, as with a socket that was shut down."""
         have = 0
         try:
             while have < len(view):
-                self._wait()
                 try:
+                    self._wait()
                     got = os.readv(self._fd, [view[have:]])
                 except BlockingIOError:
                     continue
+                except InterruptedError:
+                    break
                 if not got:
                     break
                 have += got

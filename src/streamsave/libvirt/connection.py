@@ -157,11 +157,13 @@ class Domain:
         with _telling(f"libvirt did not save {self.name}"):
             try:
                 self._domain.saveParams({SAVE_FILE: path, SAVE_FORMAT: SaveFormat.RAW.word}, 0)
+                return
             except libvirt.libvirtError as error:
                 unknown = (libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED)
                 if error.get_error_code() not in unknown:
                     raise
-                self._domain.save(path)  # as qemu.conf says: the image's header tells how that is
+            # Out of the except: an error from here would keep the first one, with its frames, as its context.
+            self._domain.save(path)  # as qemu.conf says: the image's header tells how that is
 
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
