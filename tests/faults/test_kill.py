@@ -36,7 +36,7 @@ FREE_S: Final = 2.0
 """The promise: that long after the death of the saver the guest runs again."""
 KILL_CLIENT: Final = Path(__file__).with_name("kill_client.py")
 CUT_CLIENT: Final = Path(__file__).with_name("cut_client.py")
-SLOW: Final = ("--format", "bzip2", "--level", "9", "--threads", "1")
+SLOW: Final = ("--format", "lzop", "--level", "9", "--threads", "1")
 """A save that takes a second or more."""
 
 

@@ -467,7 +467,7 @@ def test_a_second_save_of_the_same_guest(guest: RunningQemu, image: Path, tmp_pa
     reports = []
 
     def first() -> None:
-        options = SaveOptions(format="bzip2", threads=1, then="resume")
+        options = SaveOptions(format="lzop", level=9, threads=1, then="resume")
         reports.append(save(guest.monitor, image, options, progress=lambda _: started.set()))
 
     thread = threading.Thread(target=first)
