@@ -37,7 +37,7 @@ def test_guest_goes_through_a_format_of_another_package(launch: Launch, image: P
     shown = streamsave("info", image, env=WITH_IT)
     assert shown.status == 0
     assert "deflated (a format of streamsave's own, header version 2" in shown.out
-    assert shown.out.splitlines()[-1].split(maxsplit=2)[2] == "streamsave, no libvirt"
+    assert "\nrestored by   streamsave, no libvirt\n" in shown.out
     fields = streamsave("info", image, "--json", env=WITH_IT).event
     assert (fields["format"], fields["format_number"], fields["readable"]) == ("deflated", None, True)
     assert fields["oldest_libvirt"] == ""
