@@ -104,7 +104,7 @@ def test_given_up_as_soon_as_the_rest_cannot_pass_in_time(fails: Fails, monkeypa
 
     def write_slowly(file: NewImage, parts: Sequence[Buffer]) -> None:
         if file.size > MiB:
-            time.sleep(1)
+            time.sleep(1.5)
         write(file, parts)
 
     monkeypatch.setattr(NewImage, "write", write_slowly)
