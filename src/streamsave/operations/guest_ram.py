@@ -6,6 +6,7 @@ frame. Where the pages are in no order, or there is no index, the stream is walk
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
@@ -100,13 +101,14 @@ class GuestRam:
         )
 
 
-class _Pages:
+class _Pages(ABC):
     """Finds pages by the number of their block and their offset in it."""
 
     map: StreamMap
 
+    @abstractmethod
     def find(self, block: int, page_offset: int) -> PageContents | None:
-        raise NotImplementedError
+        """The page's record; None: the stream has none."""
 
 
 class _PagesInOrder(_Pages):
