@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from streamsave._native.calls import StreamScanner
+from streamsave._native.scan import StreamScanner
 from streamsave.codecs.base import Codec
 from streamsave.codecs.registry import codecs
 from streamsave.endpoints.memory import DiscardSink, MemorySink, MemorySource

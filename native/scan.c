@@ -1,11 +1,10 @@
 /* See scan.h, and streamsave/format/scanner.py for what each step means: the names are the same, in the same order. */
 #include "scan.h"
+#include "scan_end.h"
 
 #include <string.h>
 
 enum phase { MAGIC, STRUCTURE, ENDED, OPAQUE, FOREIGN };
-
-enum footers { UNKNOWN, PRESENT, ABSENT };
 
 enum section {
     SECTION_END = 0, SECTION_START = 1, SECTION_PART = 2, SECTION_LAST = 3, SECTION_FULL = 4,
@@ -328,31 +327,6 @@ static void step(ss_scanner *s, const uint8_t *data, uint32_t size)
     }
 }
 
-/* What announces a description, the newest byte lowest: 7e 00 00 i i 00 06 n n n n, or without footers 00 06 n n n n 7b. */
-static int is_mark(int footed, uint64_t old, uint64_t recent)
-{
-    if (footed)
-        return (recent >> 32 & 0xffff) == 0x0006 && (old & 0xffffff) == 0x7e0000;
-    return (recent >> 40 & 0xffff) == 0x0006 && (recent & 0xff) == 0x7b;
-}
-
-static void search(ss_scanner *s, const uint8_t *data, size_t n)
-{
-    const int footed = s->footers != ABSENT;
-    uint64_t old = s->old, recent = s->recent;
-    for (size_t i = 0; i < n; i++) {
-        old = old << 8 | recent >> 56;
-        recent = recent << 8 | data[i];
-        if (is_mark(footed, old, recent)) {
-            s->description_offset = (int64_t)(s->size + i + footed); /* without footers, the mark has its first byte */
-            s->description_end = s->description_offset + (uint32_t)(footed ? recent : recent >> 8);
-        }
-    }
-    s->old = old;
-    s->recent = recent;
-    s->end_mark = (recent & 0xff) == SECTION_END && (!footed || (recent >> 24 & 0xffffff) == 0x7e0000);
-}
-
 void ss_scan_init(ss_scanner *s)
 {
     memset(s, 0, sizeof *s);
@@ -386,7 +360,7 @@ void ss_scan_feed(ss_scanner *s, const uint8_t *data, size_t n)
         size_t left = (size_t)(end - data);
         if (s->phase == OPAQUE || s->phase == FOREIGN) {
             if (s->phase == OPAQUE)
-                search(s, data, left);
+                ss_scan_search_end(s, data, left);
             s->size += left;
             return;
         }

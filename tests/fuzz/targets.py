@@ -13,7 +13,7 @@ from typing import Final
 from zlib import crc32
 
 from streamsave._native import lzo
-from streamsave._native.calls import StreamScanner
+from streamsave._native.scan import StreamScanner
 from streamsave.codecs.base import DecodeError
 from streamsave.codecs.lzop import CODEC as LZOP
 from streamsave.errors import ImageError

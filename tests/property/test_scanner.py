@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamsave._native.calls import StreamScanner as NativeScanner
+from streamsave._native.scan import StreamScanner as NativeScanner
 from streamsave.format.migration import PageContents, StreamMap
 from streamsave.format.scanner import StreamScanner as ReferenceScanner
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from streamsave._native.calls import StreamScanner
+from streamsave._native.scan import StreamScanner
 from streamsave.format.migration import StreamMap
 from streamsave.format.scanner import StreamScanner as ReferenceScanner
 from streamsave.units import MiB

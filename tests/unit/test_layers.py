@@ -169,7 +169,7 @@ def test_the_look_sees_the_package() -> None:
         ),
         ("pipeline/stages", "from ..qemu.monitor import Monitor", "imports streamsave.qemu.monitor: that is sideways"),
         ("qemu/monitor", "from .. import endpoints", "imports streamsave.endpoints: that is sideways"),
-        ("_native/calls", "from ..codecs import base", "imports streamsave.codecs.base: that is up"),
+        ("_native/scan", "from ..codecs import base", "imports streamsave.codecs.base: that is up"),
         ("operations/save", "from ..demo.demo import run_demo", "imports streamsave.demo.demo: that is up"),
         ("demo/demo", "from ..cli import main", "imports streamsave.cli: that is up"),
         ("operations/save", "from .. import __version__", "imports streamsave: that is up"),
@@ -193,7 +193,7 @@ def test_a_violation_is_found(tmp_path: Path, module: str, statement: str, compl
         "operations/__init__": "",
         "operations/save": "",
         "_native/__init__": "from ._ffi import ffi, lib",
-        "_native/calls": "from . import ffi, lib\nfrom ..units import MiB",
+        "_native/scan": "from . import ffi, lib\nfrom ..units import MiB",
     }
     for name, text in sources.items():
         _write(tmp_path, name, text)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from streamsave._native.calls import StreamScanner as NativeScanner
+from streamsave._native.scan import StreamScanner as NativeScanner
 from streamsave.format.migration import PageRecord, RamBlock, StreamMap
 from streamsave.format.scanner import MAX_BLOCKS
 from streamsave.format.scanner import StreamScanner as ReferenceScanner

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streamsave._native.calls import StreamScanner
+from streamsave._native.scan import StreamScanner
 from streamsave.format.scanner import StreamScanner as ReferenceScanner
 from streamsave.units import KiB, MiB
 
@@ -23,7 +23,8 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("driver") / "scan_driver", HERE / "scan_driver.c", NATIVE / "scan.c")
+    sources = HERE / "scan_driver.c", NATIVE / "scan.c", NATIVE / "scan_end.c"
+    return build(tmp_path_factory.mktemp("driver") / "scan_driver", *sources)
 
 
 def drive(driver: Path, piece_size: int, files: list[Path]) -> list[str]:

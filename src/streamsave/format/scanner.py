@@ -1,4 +1,4 @@
-"""The scanner of migration streams: the reference, in plain Python. ``native/scan.c`` is the same in C, for use.
+"""The scanner of migration streams: the reference, in plain Python. ``native/scan*.c`` is the same in C, for use.
 
 A push parser: fed in pieces of any size, it never looks back further than a few bytes, and its memory is bounded whatever
 it is fed. Each step is given the bytes that the one before asked for; what cannot be walked is searched for the stream's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .._native.calls import StreamScanner
+from .._native.scan import StreamScanner
 from ..errors import ImageError
 from ..format.migration import StreamMap
 from ..units import KiB

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from .._native.calls import StreamScanner
+from .._native.scan import StreamScanner
 from ..cancel import Cancellation
 from ..pipeline.stages import Pipeline
 from ..pipeline.stats import Stats

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from .._native.calls import PageLog, StreamScanner
+from .._native.scan import PageLog, StreamScanner
 from ..errors import CorruptImageError, UnsupportedImageError, UsageError
 from ..format.migration import PageContents, PageKind, RamBlock, StreamMap
 from ..units import MiB

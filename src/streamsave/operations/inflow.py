@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 
-from .._native.calls import StreamScanner
+from .._native.scan import StreamScanner
 from ..cancel import Cancellation
 from ..endpoints.descriptor import DescriptorSource
 from ..errors import MigrationError, SourceError

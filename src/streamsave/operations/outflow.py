@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from .._native.calls import StreamScanner
+from .._native.scan import StreamScanner
 from ..cancel import Cancellation
 from ..choices import DEFAULT_WINDOW
 from ..codecs.base import Codec

@@ -1,4 +1,4 @@
-"""Typed wrapper of ``native/scan.c``: buffers in, values out. Every call releases the GIL."""
+"""Typed wrapper of ``native/scan.h``: buffers in, values out. Every call releases the GIL."""
 
 from __future__ import annotations
 
