@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -15,19 +17,27 @@ with atheris.instrument_imports(include=["streamsave", "tests.fuzz.targets", "te
     from .targets import TARGETS, seeds
 
 
-def main() -> None:
-    """Fuzz; does not return."""
+def main() -> int:
+    """Fuzz; the exit status is libFuzzer's. What breaks something stays in the folder for temporary files."""
     name, options = sys.argv[1], sys.argv[2:]
     if any(not option.startswith("-") for option in options):
-        corpus = []
-    else:
-        folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+        fuzz(name, options)
+    with tempfile.TemporaryDirectory(prefix=f"fuzz-{name}-") as folder:
         for number, seed in enumerate(seeds(name)):
-            (folder / f"seed-{number}").write_bytes(seed)
-        corpus = [str(folder)]
-    atheris.Setup([sys.argv[0], f"-artifact_prefix={tempfile.gettempdir()}/{name}-", *options, *corpus], TARGETS[name])
+            (Path(folder) / f"seed-{number}").write_bytes(seed)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends the child, which is waited for
+        child = os.fork()  # libFuzzer ends its process, and the folder has to go then
+        if child == 0:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            fuzz(name, [*options, folder])
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def fuzz(name: str, options: list[str]) -> None:
+    """In this process, which ends."""
+    atheris.Setup([sys.argv[0], f"-artifact_prefix={tempfile.gettempdir()}/{name}-", *options], TARGETS[name])
     atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -398,7 +398,20 @@ def test_on_the_command_line(images: dict[str, Path], new: Path, tmp_path: Path)
     pipe = f"{command} {new} - --format lz4 | {command} - {copy} --format raw"
     piped = subprocess.run(["bash", "-o", "pipefail", "-c", pipe], capture_output=True, text=True, timeout=40)
     assert piped.returncode == 0, piped.stderr
+    assert f"converted {new} from gzip to lz4 level 1: standard output, " in piped.stderr
+    assert f"converted standard input from lz4 to raw: {copy}, " in piped.stdout
     check(copy, "raw")
+
+
+def test_what_is_wrong_with_standard_input(images: dict[str, Path], new: Path) -> None:
+    command = [sys.executable, "-m", "streamsave.cli", "convert", "-", "--format", "gzip", str(new)]
+    cut = images["zstd"].read_bytes()[:80_000]
+    piped = subprocess.run(command, input=cut, capture_output=True, timeout=40)
+    assert piped.returncode == 13
+    assert piped.stderr.startswith(b"streamsave: error: standard input: the zstd payload ends "), piped.stderr
+    with images["zstd"].open("rb") as file:  # the shell's < FILE: that has a name
+        named = subprocess.run(command, stdin=file, capture_output=True, timeout=40)
+    assert named.stdout.startswith(f"converted {images['zstd']} from zstd to gzip".encode()), named.stderr
 
 
 @pytest.mark.parametrize(

@@ -425,7 +425,8 @@ def test_an_editor_that_changes_nothing(image: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "status", "complaint"),
     [
-        ("exit 3", 130, "the editor ended with status 3: nothing was written"),
+        ('sed -i s/tt/TT/ "$2"; exit 3', 130, "ended with status 3: the image is as it was"),
+        ('sed -i s/tt/TT/ "$2"; kill -9 $$', 130, "was ended by signal 9: the image is as it was"),
         ('sed -i s/made/un-made/ "$2"', 2, "the new XML has the name un-made up"),
         ('echo "<domain" > "$2"', 2, "not well-formed"),
         ('touch "$OTHER"; sed -i "s,</name>,</name><title/>," "$2"', 42, "somebody else changed the image"),
@@ -436,14 +437,38 @@ def test_what_was_written_in_vain_is_kept(script: str, status: int, complaint: s
     done = streamsave("edit", image, env=editor(tmp_path, script) | {"OTHER": str(image)})
     assert (done.status, complaint in done.error) == (status, True), done.err
     (kept,) = tmp_path.glob("streamsave-edit.*/guest.xml")
-    assert f"what you wrote is in {kept.parent}" in done.err
+    assert f"what you wrote is in {kept}; use it with --xml" in done.err
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
     assert image.read_bytes() == before
 
 
-def test_an_editor_that_is_none(image: Path, tmp_path: Path) -> None:
-    done = streamsave("edit", image, env={"EDITOR": "/nowhere/editor", "VISUAL": "", "TMPDIR": str(tmp_path)})
-    assert (done.status, "cannot be run" in done.error) == (2, True), done.err
+@pytest.mark.parametrize("script", ["exit 3", 'rm "$2"; exit 3', 'rm "$2"', "kill -9 $$"])
+def test_nothing_is_left_of_what_nobody_changed(script: str, image: Path, tmp_path: Path) -> None:
+    before = image.read_bytes()
+    done = streamsave("edit", image, env=editor(tmp_path, script))
+    assert done.status == (41 if script == 'rm "$2"' else 130), done.err
+    assert "what you wrote" not in done.err
+    assert not list(tmp_path.glob("streamsave-edit*"))
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("/nowhere/editor", "not found"), ("nosuch --wait", "not found"), ("/", "Permission denied")]
+)
+def test_an_editor_that_is_none(name: str, why: str, image: Path, tmp_path: Path) -> None:
+    done = streamsave("edit", image, env={"EDITOR": name, "VISUAL": "", "TMPDIR": str(tmp_path)})
+    assert done.status == 2
+    assert done.err == (
+        f"streamsave: error: the editor '{name}' cannot be run: {why}; set VISUAL or EDITOR to one that is installed,"
+        " or use --xml FILE\n"
+    )
+    assert not list(tmp_path.glob("streamsave-edit*"))
+
+
+def test_no_place_for_the_editors_file(image: Path, tmp_path: Path) -> None:
+    done = streamsave("edit", image, env={"EDITOR": "true", "TMPDIR": str(tmp_path)}, prefix=["prlimit", "--fsize=100"])
+    assert (done.status, "cannot be written to a file for the editor: File too large" in done.error) == (42, True), done.err
+    assert not list(tmp_path.glob("streamsave-edit*"))
 
 
 def test_ctrl_c_in_the_editor_is_the_editors(image: Path, tmp_path: Path) -> None:

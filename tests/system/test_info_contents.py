@@ -48,6 +48,11 @@ def test_by_the_index(name: str, image: Path) -> None:
     assert "▁" not in shown, "the picture is for terminals"
 
 
+def test_one_frame_is_not_several(image: Path) -> None:
+    save_bytes(made_up_stream(20), image)
+    assert " in 1 frame of 1.0 MiB, ratio " in streamsave("info", image).out
+
+
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.save")), ids=lambda path: path.name)
 def test_by_the_beginning_or_by_all_of_it(path: Path) -> None:
     fields = json.loads(streamsave("info", path, "--json").out)

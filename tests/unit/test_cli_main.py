@@ -92,6 +92,34 @@ def test_what_cannot_be_parsed_exits_with_2(arguments: list[str], message: str, 
     assert message in err
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("convert a --format xz b", {"source": "a", "destination": "b", "format": "xz"}),
+        ("convert --format xz a --level 6 b", {"source": "a", "destination": "b", "level": 6}),
+        ("convert - --format xz -", {"source": "-", "destination": "-"}),
+        ("convert a --format xz --in-place", {"source": "a", "destination": None, "in_place": True}),
+        ("verify a --json b --threads 2 c", {"images": ["a", "b", "c"], "json": True, "threads": 2}),
+        ("save --qmp s a --quiet", {"qmp": "s", "image": "a", "quiet": True}),
+        ("restore --paused a --qmp s", {"qmp": "s", "image": "a", "state": "paused"}),
+        ("edit --set-paused a --json", {"image": "a", "state": "paused", "json": True}),
+        ("info --json a --scan", {"image": "a", "json": True, "scan": True}),
+        ("convert --format xz -- -a -", {"source": "./-a", "destination": "-"}),
+        ("convert -a --format xz -- -b", None),
+        ("verify -- --json -- x", {"images": ["./--json", "./--", "x"], "json": False}),
+        ("completion bash", {"shell": "bash"}),
+    ],
+)
+def test_files_and_options_may_be_mixed(
+    line: str, expected: dict[str, object] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if expected is None:
+        assert cli.main(line.split()) == 2
+    else:
+        args = vars(cli.parse(line.split()))
+        assert {name: args[name] for name in expected} == expected
+
+
 @pytest.fixture
 def failing_info(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """``info`` raises ``fails.error``."""

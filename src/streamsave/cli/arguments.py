@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
@@ -14,7 +14,33 @@ from ..errors import SourceError, UsageError
 if TYPE_CHECKING:
     import socket
 
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives it no public name
+    Subparsers = argparse._SubParsersAction["CommandParser"]  # noqa: SLF001 - argparse gives it no public name
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Of a sub-command: files may stand before, between and behind the options. Behind ``--`` everything is a file."""
+
+    _within = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """What a sub-command's parser is called with; what argparse calls for each of its two rounds then is its own."""
+        if self._within:
+            return super().parse_known_args(args, namespace)
+        self._within = True
+        try:
+            return self.parse_known_intermixed_args(_without_separator(args or ()), namespace)
+        finally:
+            self._within = False
+
+
+def _without_separator(args: Sequence[str]) -> list[str]:
+    """``-- -file`` as ``./-file``: argparse forgets where ``--`` stood when files and options are mixed."""
+    if "--" not in args:
+        return list(args)
+    at = args.index("--")
+    return [*args[:at], *(f"./{arg}" if arg.startswith("-") and arg != "-" else arg for arg in args[at + 1 :])]
 
 
 def add_command(

@@ -38,9 +38,8 @@ def contents_rows(info: ImageInfo, contents: Contents) -> list[tuple[str, str]]:
     if contents.frame_count >= 0:
         chunk = f" of {format_size(contents.chunk_size)}" if contents.chunk_size > 0 else ""
         ratio = contents.ratio(info.payload_size)
-        rows.append(
-            ("stream", f"{format_size(contents.stream_size)} in {contents.frame_count} frames{chunk}, ratio {ratio:.1f}")
-        )
+        frames = "1 frame" if contents.frame_count == 1 else f"{contents.frame_count} frames"
+        rows.append(("stream", f"{format_size(contents.stream_size)} in {frames}{chunk}, ratio {ratio:.1f}"))
     if stream and stream.ram_blocks:
         rows.append(("RAM", ", ".join(f"{block.name} {format_size(block.size)}" for block in stream.ram_blocks)))
     if stream and contents.whole:

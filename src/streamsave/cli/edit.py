@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import Aborted, UsageError
+from ..errors import Aborted, DestinationError, UsageError
 from .arguments import add_changes, add_command, add_image, add_json, add_quiet, read_xml
 from .output import Output, complain, reporting, write
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Change the domain XML in a save image, or whether its guest runs after a restore; without an option, the XML in an editor
 (VISUAL, EDITOR, else vi). The name and the UUID stay, and so does the payload.
+
+If the editor fails the image is as it was, and the exit status is 130 (2 if there is no such editor). What you changed in
+vain is kept; the error says where.
 
 The image is whole at every instant: what fits into one sector of the disk is written in place, for everything else a new
 file takes the place of the old one, with the same owner, mode and attributes. There is no limit to how long the XML grows.
@@ -105,22 +108,24 @@ class _Editor:
     """The user's editor, on a file in a folder of its own that nobody else may read: an XML may hold secrets."""
 
     def __init__(self, image: str) -> None:
-        self._name = Path(image).stem
+        self._name = f"{Path(image).stem}.xml"
         self._folder: Path | None = None
+        self._before: bytes | None = None
+        """What the editor was given."""
 
     def edited(self, xml: str) -> str:
         """``xml`` as the user wants it. Asks again while that cannot be, where somebody is there to ask.
 
         Raises:
             UsageError: there is no such editor, or it made something that cannot be.
-            Aborted: the editor says so, by its status.
+            DestinationError: there is no place for the file.
+            SourceError: it left no file, or none that may be read.
+            Aborted: the editor failed, by its status.
 
         """
         from ..format.domain_xml import check_same_guest
 
-        self._folder = Path(tempfile.mkdtemp(prefix="streamsave-edit."))
-        path = self._folder / f"{self._name}.xml"
-        path.write_bytes(xml.encode("utf-8", "surrogateescape"))
+        path = self._new_file(xml.encode("utf-8", "surrogateescape"))
         while True:
             _run_editor(path)
             text = read_xml(path) or ""
@@ -135,15 +140,39 @@ class _Editor:
 
     @contextmanager
     def keeping_the_text(self) -> Iterator[None]:
-        """If what is done inside fails, what the user wrote is not lost."""
+        """If what is done inside fails, what the user wrote is not lost: a note says where it is. Else nothing is left."""
         try:
             yield
         except BaseException as error:
-            if self._folder:
-                error.add_note(f"what you wrote is in {self._folder}")
+            if self._folder and self._is_changed(self._folder / self._name):
+                kept, self._folder = self._folder / self._name, None
+                error.add_note(f"what you wrote is in {kept}; use it with --xml, then remove it")
             raise
-        if self._folder:
-            shutil.rmtree(self._folder)
+        finally:
+            if self._folder:
+                shutil.rmtree(self._folder)
+
+    def _new_file(self, data: bytes) -> Path:
+        try:
+            self._folder = Path(tempfile.mkdtemp(prefix="streamsave-edit."))
+            path = self._folder / self._name
+            path.write_bytes(data)
+        except OSError as error:
+            raise DestinationError(
+                f"the XML cannot be written to a file for the editor: {error.strerror}; set TMPDIR to a folder that has room"
+            ) from error
+        self._before = data
+        return path
+
+    def _is_changed(self, path: Path) -> bool:
+        if self._before is None:
+            return False
+        try:
+            return path.read_bytes() != self._before
+        except FileNotFoundError:
+            return False  # nothing is there to be lost
+        except OSError:
+            return True
 
 
 def _run_editor(path: Path) -> None:
@@ -152,14 +181,16 @@ def _run_editor(path: Path) -> None:
     try:
         status = subprocess.run([*shlex.split(editor), path], check=False).returncode
     except (OSError, ValueError) as error:
+        why = "not found" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", None) or str(error)
         raise UsageError(
-            f"the editor {editor!r} cannot be run ({error}): set EDITOR to one that can, or use --xml FILE"
+            f"the editor {editor!r} cannot be run: {why}; set VISUAL or EDITOR to one that is installed, or use --xml FILE"
         ) from error
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)
     if status:
-        raise Aborted(f"the editor ended with status {status}: nothing was written")
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+        raise Aborted(f"the editor {editor!r} {how}: the image is as it was")
 
 
 def _wants_to_go_on(error: UsageError) -> bool:

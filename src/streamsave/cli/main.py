@@ -16,6 +16,7 @@ from typing import Any, Final
 from .. import __version__
 from ..errors import Aborted, DestinationError, StreamsaveError
 from . import completion, convert, demo, edit, formats, info, restore, save, verify
+from .arguments import CommandParser
 from .output import INTERNAL_ERROR_STATUS, PROGRAM, Output, complain, escape, exit_status, write
 
 COMMANDS: Final = (save, restore, info, verify, convert, edit, formats, demo, completion)
@@ -69,7 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, help="print the version and exit")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=CommandParser
+    )
     for command in COMMANDS:
         command.register(subparsers)
     return parser

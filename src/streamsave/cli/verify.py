@@ -20,6 +20,9 @@ digests in the image's index, and the stream is walked to its well-formed end. T
 
 What the proof rests on is told: digests (an index: nothing was changed by accident), checksums (those of the codec), or
 structure (a raw image that another program wrote: damage inside of the guest's pages cannot be seen).
+
+The exit status is 0 if all images are good, else that of the first that is not: 11 no save image, 12 incomplete (its save
+never finished), 13 truncated (it ends too early), 14 corrupt, 15 of a kind that this release does not read, 41 not readable.
 """
 
 EXAMPLES = """\

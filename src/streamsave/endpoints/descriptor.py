@@ -13,10 +13,23 @@ import stat
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
 
 from ..errors import DestinationError, SourceError
 from ..types import Buffer
 from .gather import write_all
+
+STANDARD_STREAMS: Final = {0: "standard input", 1: "standard output"}
+
+
+def name_of(fd: int) -> Path:
+    """What to call what is behind ``fd`` in messages: a file by its path, a pipe or a socket by its descriptor."""
+    try:
+        link = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:  # not open: whoever uses it says so
+        link = ""
+    return Path(link if link.startswith("/") else STANDARD_STREAMS.get(fd, f"descriptor {fd}"))
 
 
 class _Descriptor:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import DestinationError
 from ..types import Buffer
-from .descriptor import DescriptorSink
+from .descriptor import DescriptorSink, name_of
 from .image_sink import ImageSink
 
 
@@ -29,7 +29,7 @@ class ImagePipe(ImageSink):
 
     def __init__(self, fd: int, head: bytes, path: Path | None = None) -> None:
         """``head``: the complete header and the metadata. Goes out with the first write: nobody may be reading yet."""
-        super().__init__(path or Path(f"/dev/fd/{fd}"), -1)
+        super().__init__(path or name_of(fd), -1)
         try:
             self._is_file = stat.S_ISREG(os.fstat(fd).st_mode)
             self._sink = DescriptorSink(fd)

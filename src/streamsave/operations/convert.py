@@ -17,6 +17,7 @@ from ..cancel import Cancellation
 from ..choices import DEFAULT_WINDOW
 from ..codecs.base import Codec
 from ..codecs.registry import find_codec
+from ..endpoints.descriptor import name_of
 from ..endpoints.file import NewImage
 from ..endpoints.image_pipe import ImagePipe
 from ..endpoints.replacement import Replacement
@@ -148,7 +149,7 @@ def _payload(image: OpenImage | PipedImage, options: RestoreOptions) -> tuple[Co
 
 
 def _name(endpoint: str | Path | int) -> Path:
-    return Path(f"/dev/fd/{endpoint}") if isinstance(endpoint, int) else Path(endpoint)
+    return name_of(endpoint) if isinstance(endpoint, int) else Path(endpoint)
 
 
 def _creator(image: OpenImage | PipedImage, destination: str | Path | int) -> Callable[[bytes], ImageFile]:

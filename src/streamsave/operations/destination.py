@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from ..cancel import Cancellation
 from ..codecs.base import Codec
+from ..endpoints.descriptor import name_of
 from ..endpoints.file import NewImage, resolve
 from ..endpoints.image_pipe import ImagePipe
 from ..endpoints.image_sink import ImageSink, reason
@@ -88,9 +89,9 @@ def _open_pipe(path: Path) -> int:
 
 
 def _name_of(fd: int) -> Path:
-    """What to call the file behind ``fd``, as the kernel does."""
+    """What to call the file behind ``fd``, which has to be open."""
     try:
         os.fstat(fd)
-        return Path(os.readlink(f"/proc/self/fd/{fd}"))
     except OSError as error:
         raise DestinationError(f"descriptor {fd} is not open: {reason(error)}") from error
+    return name_of(fd)

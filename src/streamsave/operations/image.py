@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from ..codecs.base import Codec
+from ..endpoints.descriptor import name_of
 from ..endpoints.file import FileSource
 from ..endpoints.limited import LimitedSource
 from ..errors import (
@@ -232,13 +233,9 @@ def _open(image: str | Path | int) -> tuple[int, Path]:
 
     A FIFO or device would block or never end, so only regular files and block devices.
     """
-    path = Path(f"descriptor {image}" if isinstance(image, int) else image)
+    path = name_of(image) if isinstance(image, int) else Path(image)
     try:
-        if isinstance(image, int):
-            fd = os.dup(image)
-            path = Path(os.readlink(f"/proc/self/fd/{image}"))
-        else:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.dup(image) if isinstance(image, int) else os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         advice = OPEN_ADVICE.get(error.errno or 0, "")
         raise SourceError(f"{path}: cannot be opened: {error.strerror}{advice}", path=path) from error

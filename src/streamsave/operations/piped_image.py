@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 from ..cancel import Cancellation
 from ..codecs.base import Codec
-from ..endpoints.descriptor import DescriptorSource
+from ..endpoints.descriptor import DescriptorSource, name_of
 from ..endpoints.limited import LimitedSource
 from ..errors import ImageError, SourceError
 from ..format.index import DamagedIndexError, IndexPointer, parse_pointer
@@ -27,7 +26,7 @@ class PipedImage(ImageReader):
 
     def __init__(self, fd: int, cancel: Cancellation) -> None:
         """Raises what ``read_info`` does, and what ``cancel`` was ended with."""
-        self.path = Path(f"/dev/fd/{fd}")
+        self.path = name_of(fd)
         try:
             self._source = DescriptorSource(fd)
         except OSError as error:
