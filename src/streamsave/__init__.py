@@ -29,12 +29,17 @@ if TYPE_CHECKING:
     from .errors import Aborted as Aborted
     from .errors import StreamsaveError as StreamsaveError
     from .format.metadata import Metadata as Metadata
+    from .format.migration import PageContents as PageContents
+    from .format.migration import PageKind as PageKind
+    from .format.migration import RamBlock as RamBlock
+    from .format.migration import StreamMap as StreamMap
     from .libvirt.restore import restore_domain as restore_domain
     from .libvirt.save import save_domain as save_domain
     from .operations.convert import ConvertReport as ConvertReport
     from .operations.convert import convert as convert
     from .operations.edit import EditReport as EditReport
     from .operations.edit import edit as edit
+    from .operations.guest_ram import GuestRam as GuestRam
     from .operations.image import ImageInfo as ImageInfo
     from .operations.image import read_info as read_info
     from .operations.image_stream import ImageStream as ImageStream
@@ -58,14 +63,19 @@ _HOMES = {
     "CompressOptions": "options",
     "ConvertReport": "operations.convert",
     "EditReport": "operations.edit",
+    "GuestRam": "operations.guest_ram",
     "ImageInfo": "operations.image",
     "ImageStream": "operations.image_stream",
     "Metadata": "format.metadata",
+    "PageContents": "format.migration",
+    "PageKind": "format.migration",
     "Progress": "types",
+    "RamBlock": "format.migration",
     "RestoreOptions": "options",
     "RestoreReport": "operations.reports",
     "SaveOptions": "options",
     "SaveReport": "operations.reports",
+    "StreamMap": "format.migration",
     "StreamsaveError": "errors",
     "VerifyReport": "operations.verify",
     "convert": "operations.convert",

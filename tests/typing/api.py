@@ -73,6 +73,18 @@ def edits() -> bool:
     return streamsave.edit(Path("guest.save"), xml="<domain/>").changed or report.rewritten
 
 
+def reads_pages() -> bytes:
+    with streamsave.open_stream(Path("guest.save")) as stream:
+        ram: streamsave.GuestRam = stream.ram
+        largest: streamsave.RamBlock = max(ram.blocks, key=lambda block: block.size)
+        page: streamsave.PageContents = ram.locate(largest.name, largest.size - 1)
+        found: streamsave.StreamMap = ram.map
+        if page.kind is streamsave.PageKind.WHOLE and found.pages_in_order:
+            stream.seek(page.stream_offset)
+            return stream.read(ram.page_size)
+        return ram.read(largest.name, page.page_offset, ram.page_size)
+
+
 def looks() -> str:
     info: streamsave.ImageInfo = streamsave.read_info("guest.save")
     chunk_size: int = streamsave.find_codec("gzip").chunk_size

@@ -12,7 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 from ..codecs.base import Codec, DecodeError
 from ..errors import TruncatedImageError, UsageError
@@ -156,7 +156,7 @@ class ImageStream(io.RawIOBase):
             self._cache.popitem(last=False)
         return chunk
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
 
