@@ -13,6 +13,7 @@ from random import Random
 import pytest
 
 from streamsave.codecs.registry import codecs, find_codec
+from streamsave.endpoints.file import FileSource
 from streamsave.errors import CorruptImageError, IncompleteImageError, StreamsaveError, TruncatedImageError, UsageError
 from streamsave.format.header import HEADER_SIZE, POINTER_SIZE
 from streamsave.format.migration import PageKind
@@ -87,6 +88,34 @@ def test_reads_anywhere_without_an_index(name: str, stream: bytes, unindexed: di
     with open_stream(unindexed[name]) as file:
         assert file.size == len(stream)
         assert file.read() == stream
+
+
+def test_raw_is_read_where_it_is_wanted(stream: bytes, unindexed: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    honest = FileSource.read_at
+
+    def read_at(source: FileSource, size: int, offset: int) -> bytes:
+        read.append(size)
+        return honest(source, size, offset)
+
+    with open_stream(unindexed["raw"]) as file:
+        monkeypatch.setattr(FileSource, "read_at", read_at)
+        for offset in (5 * MiB, 1 * MiB, 64 * KiB - 1, len(stream) - 1, len(stream), 1 << 60, 1 * MiB):
+            assert file.read_at(offset, 4096) == stream[offset : offset + 4096]
+        assert file.size == len(stream)
+    assert sum(read) < 400 * KiB
+
+
+def test_what_is_missing_of_a_raw_image_is_told(stream: bytes, saved: dict[str, Path], tmp_path: Path) -> None:
+    image = tmp_path / "guest.save"
+    data, start = saved["raw"].read_bytes(), read_info(saved["raw"]).payload_offset
+    image.write_bytes(data[: start + 3 * MiB + 7])
+    with open_stream(image) as file:
+        assert file.read_at(2 * MiB, MiB) == stream[2 * MiB : 3 * MiB]
+        for offset in (3 * MiB, 4 * MiB, len(stream) - 1):
+            with pytest.raises(TruncatedImageError, match="bytes before the payload does") as caught:
+                file.read_at(offset, 4096)
+            assert caught.value.offset == len(file.info.path.read_bytes())
 
 
 @ALL

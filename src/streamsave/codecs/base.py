@@ -159,6 +159,8 @@ class Codec(ABC):
     """Whether a frame carries what it takes to see that a bit of it was flipped."""
     tells_its_end: ClassVar[bool] = True
     """Whether a decoder sees where the payload ends, though something follows."""
+    verbatim: ClassVar[bool] = False
+    """Whether a payload is the stream itself, so that any place of it is where it is."""
     tool: ClassVar[tuple[str, ...]] = ()
     """The stock tool's name and options that compress standard input to standard output; empty: none."""
     tool_decode_options: ClassVar[tuple[str, ...]] = ("-dc",)

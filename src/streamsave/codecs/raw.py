@@ -20,6 +20,7 @@ class Raw(Codec):
     probe_size = chunk_size
     detects_damage = False
     tells_its_end = False
+    verbatim = True
 
     def encoder(self, level: int) -> RawEncoder:  # noqa: ARG002
         return RawEncoder()
