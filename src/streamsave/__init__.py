@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from .format.migration import StreamMap as StreamMap
     from .libvirt.restore import restore_domain as restore_domain
     from .libvirt.save import save_domain as save_domain
-    from .operations.convert import ConvertReport as ConvertReport
     from .operations.convert import convert as convert
     from .operations.edit import EditReport as EditReport
     from .operations.edit import edit as edit
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from .operations.image_stream import open_stream as open_stream
     from .operations.inflow import save_stream as save_stream
     from .operations.outflow import restore_stream as restore_stream
+    from .operations.reports import ConvertReport as ConvertReport
     from .operations.reports import RestoreReport as RestoreReport
     from .operations.reports import SaveReport as SaveReport
     from .operations.restore import restore as restore
@@ -61,7 +61,7 @@ _HOMES = {
     "Aborted": "errors",
     "Cancellation": "cancel",
     "CompressOptions": "options",
-    "ConvertReport": "operations.convert",
+    "ConvertReport": "operations.reports",
     "EditReport": "operations.edit",
     "GuestRam": "operations.guest_ram",
     "ImageInfo": "operations.image",

@@ -118,6 +118,19 @@ class RestoreOptions:
         return self.threads or usable_cpus()
 
 
+def runs_after(state: GuestState | None, *, was_running: bool) -> bool:
+    """Whether the guest is to run: as ``state`` says, or as it did when it was saved.
+
+    Raises:
+        UsageError: there is no such state.
+
+    """
+    if state is None:
+        return was_running
+    _check_choice("state", state, get_args(GuestState))
+    return state == "running"
+
+
 def usable_cpus() -> int:
     """The processors that this process may really use: its affinity, or its control group's quota if that is less."""
     return max(1, min(len(os.sched_getaffinity(0)), _cgroup_cpus() or MAX_THREADS, MAX_THREADS))

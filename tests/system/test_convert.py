@@ -26,8 +26,9 @@ from streamsave.errors import (
 )
 from streamsave.format.header import HEADER_SIZE, MAGIC_PARTIAL, encode_header, parse_header, unused_field
 from streamsave.format.index import encode_pointer, parse_pointer
-from streamsave.operations.convert import ConvertReport, convert
+from streamsave.operations.convert import convert
 from streamsave.operations.image import read_info
+from streamsave.operations.reports import ConvertReport
 from streamsave.options import CompressOptions
 from streamsave.types import Progress
 from streamsave.units import KiB, MiB

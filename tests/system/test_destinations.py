@@ -390,7 +390,7 @@ def test_a_guest_through_a_pipe(guest: RunningQemu, launch: Launch, tmp_path: Pa
         cat.stdin.close()
         cat.wait(10)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("saved the guest to pipe:[")
+    assert done.stderr.startswith("saved the guest to standard output: ")
     assert guest.wait() == 0
     restores(image, guest, launch)
 

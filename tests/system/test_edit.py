@@ -222,6 +222,13 @@ def test_another_uuid_is_refused_however_it_is_written(foreign: Path) -> None:
         edit(foreign, xml=lambda xml: xml.replace(uuid.upper().replace("-", ""), uuid[:-1] + "f" * (uuid[-1] != "f") or "0"))
 
 
+def test_a_state_that_is_none_is_refused(image: Path) -> None:
+    before = image.read_bytes()
+    with pytest.raises(UsageError, match="state must be one of running, paused, not 'gone'"):
+        edit(image, state="gone")  # type: ignore[arg-type]
+    assert image.read_bytes() == before
+
+
 def test_an_xml_that_was_broken_can_be_mended(image: Path) -> None:
     data = image.read_bytes()
     image.write_bytes(data.replace(b"<domain>", b"<domain ", 1))

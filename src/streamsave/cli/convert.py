@@ -13,7 +13,7 @@ from .arguments import add_changes, add_command, add_json, add_max_window, add_q
 from .output import Output, reporting
 
 if TYPE_CHECKING:
-    from ..operations.convert import ConvertReport
+    from ..operations.reports import ConvertReport
     from .arguments import Subparsers
 
 USAGE = """\

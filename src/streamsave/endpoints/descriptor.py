@@ -18,7 +18,7 @@ from typing import Final
 
 from ..errors import DestinationError, SourceError
 from ..types import Buffer
-from .gather import write_all
+from .gather import read_all, write_all
 
 STANDARD_STREAMS: Final = {0: "standard input", 1: "standard output"}
 
@@ -102,20 +102,18 @@ class DescriptorSource(_Descriptor):
 
     def readinto(self, view: memoryview) -> int:
         """See ``Source``."""
-        have = 0
         try:
-            while have < len(view):
-                self._wait()
-                try:
-                    got = os.readv(self._fd, [view[have:]])
-                except BlockingIOError:
-                    continue  # ready a moment ago, but another reader was quicker: wait again
-                if not got:
-                    break
-                have += got
+            return read_all(self._give, view)
         except OSError as error:
             raise SourceError(f"reading the given descriptor failed: {error}") from error
-        return have
+
+    def _give(self, view: memoryview) -> int:
+        while True:
+            self._wait()
+            try:
+                return os.readv(self._fd, [view])
+            except BlockingIOError:
+                pass  # ready a moment ago, but another reader was quicker: wait again
 
 
 class DescriptorSink(_Descriptor):

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import DestinationError, SourceError
+from .gather import read_all
 from .image_sink import ImageSink, reason
 from .leftovers import remove_leftovers, temporary_name, try_lock
 
@@ -51,18 +52,15 @@ class FileSource:
 
     def readinto(self, view: memoryview) -> int:
         """See ``Source``."""
-        have = 0
-        while have < len(view):
-            if self._aborted:
-                raise SourceError(f"{self._path}: reading was aborted", path=self._path)
-            try:
-                got = os.readv(self._fd, [view[have:]])
-            except OSError as error:
-                raise SourceError(f"{self._path}: cannot be read: {error.strerror}", path=self._path) from error
-            if not got:
-                break
-            have += got
-        return have
+        try:
+            return read_all(self._give, view)
+        except OSError as error:
+            raise SourceError(f"{self._path}: cannot be read: {error.strerror}", path=self._path) from error
+
+    def _give(self, view: memoryview) -> int:
+        if self._aborted:
+            raise SourceError(f"{self._path}: reading was aborted", path=self._path)
+        return os.readv(self._fd, [view])
 
     def abort(self) -> None:
         """See ``Source``. A read from a disk cannot be woken; it is the last one."""
@@ -158,10 +156,7 @@ class NewImage(ImageSink):
         if not self._is_ours(self.path):
             return
         try:
-            self._rewrite(partial)
-            os.fsync(self._fd)
-        except OSError:
-            pass  # a disk that fails like this keeps no promise; the error that brought us here is about to be told
+            self._mark_partial(partial)
         finally:
             self._unlink(self.path)
 

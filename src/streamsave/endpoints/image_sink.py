@@ -125,6 +125,14 @@ class ImageSink(ABC):
         if os.pwrite(self._fd, header, 0) != len(header):
             raise OSError(errno.EIO, "short write of the header")
 
+    def _mark_partial(self, partial: bytes) -> None:
+        """After a commit that failed: no complete magic may be left, as far as that depends on us."""
+        try:
+            self._rewrite(partial)
+            os.fsync(self._fd)
+        except OSError:
+            pass  # a disk that fails like this keeps no promise; the error that brought us here is about to be told
+
     def _check_space(self, free: int, least: int) -> None:
         """Refuse what cannot fit."""
         if free < least:

@@ -93,7 +93,8 @@ class InPlaceImage(ImageSink):
             self._rewrite(header)
             os.fsync(self._fd)
         except BaseException as error:
-            self._take_back(partial)
+            if self.naming:
+                self._mark_partial(partial)
             if isinstance(error, OSError):
                 raise self._cannot("make the image durable", error) from error
             raise
@@ -117,15 +118,6 @@ class InPlaceImage(ImageSink):
             raise DestinationError(
                 f"{self.path}: too few bytes are left behind the image ({error}); save to a larger device", path=self.path
             ) from error
-
-    def _take_back(self, partial: bytes) -> None:
-        if not self.naming:
-            return
-        try:
-            self._rewrite(partial)
-            os.fsync(self._fd)
-        except OSError:
-            pass  # a disk that fails like this keeps no promise; the error that brought us here is about to be told
 
     def _check_kind(self) -> bool:
         """Whether it is a device."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from ..errors import DestinationError, SourceError
 from ..types import Buffer
 from ..units import MiB
-from .gather import write_all
+from .gather import read_all, write_all
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 """The least that a pipe holds."""
@@ -68,22 +68,20 @@ class PipeSource(_PipeEnd):
 
     def readinto(self, view: memoryview) -> int:
         """See ``Source``. After ``abort()`` the input is at its end, as with a socket that was shut down."""
-        have = 0
         try:
-            while have < len(view):
-                try:
-                    self._wait()
-                    got = os.readv(self._fd, [view[have:]])
-                except BlockingIOError:
-                    continue
-                except InterruptedError:
-                    break
-                if not got:
-                    break
-                have += got
+            return read_all(self._give, view)
         except OSError as error:
             raise SourceError(f"reading the pipe failed: {error}") from error
-        return have
+
+    def _give(self, view: memoryview) -> int:
+        while True:
+            try:
+                self._wait()
+                return os.readv(self._fd, [view])
+            except BlockingIOError:
+                pass
+            except InterruptedError:
+                return 0
 
 
 class PipeSink(_PipeEnd):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..errors import DestinationError, SourceError
 from ..types import Buffer
-from .gather import write_all
+from .gather import read_all, write_all
 
 
 class _Socket:
@@ -33,16 +33,10 @@ class SocketSource(_Socket):
 
     def readinto(self, view: memoryview) -> int:
         """See ``Source``. The kernel fills the whole view in one call as long as the other side goes on writing."""
-        have = 0
-        while have < len(view):
-            try:
-                got = self._sock.recv_into(view[have:], 0, socket.MSG_WAITALL)
-            except OSError as error:
-                raise SourceError(f"reading the migration socket failed: {error}") from error
-            if not got:
-                break
-            have += got
-        return have
+        try:
+            return read_all(lambda rest: self._sock.recv_into(rest, 0, socket.MSG_WAITALL), view)
+        except OSError as error:
+            raise SourceError(f"reading the migration socket failed: {error}") from error
 
 
 class SocketSink(_Socket):

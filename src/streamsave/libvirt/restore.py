@@ -18,10 +18,10 @@ from ..format.metadata import Metadata, encode_metadata
 from ..format.save_format import SaveFormat
 from ..operations.course import Course
 from ..operations.image import OpenImage
-from ..operations.outflow import Outflow
+from ..operations.outflow import Outflow, restoring
 from ..operations.reports import STREAM, RestoreReport
 from ..operations.restore import HAND_OVER
-from ..options import RestoreOptions
+from ..options import RestoreOptions, runs_after
 from ..types import ProgressCallback
 from .call import Call, ask
 from .connection import Connection
@@ -55,12 +55,7 @@ def restore_domain(
     """
     options = options or RestoreOptions()
     cancel = cancel or Cancellation()
-    with (
-        Course("restore", image, ("prepare", STREAM, HAND_OVER), progress) as course,
-        cancel.limited(options.timeout_s, f"not restored within {options.timeout_s or 0:g} s; allow more time"),
-        OpenImage(image) as opened,
-    ):
-        codec = opened.codec().allowing(options.max_window)
+    with restoring(image, options, ("prepare", STREAM, HAND_OVER), progress, cancel) as (course, opened, codec):
         if opened.info.needs_xml and xml is None:
             raise UsageError(
                 f"{opened.path} was saved from a QEMU that libvirt did not know, and only describes it: give the XML of a"
@@ -112,14 +107,9 @@ class _DomainRestore:
         return self._report(outflow)
 
     def _report(self, outflow: Outflow) -> RestoreReport:
-        running = self._wants_running()
+        running = runs_after(self._options.state, was_running=self._image.info.header.was_running)
         self._course.end(HAND_OVER)
         return outflow.report(self._course, running=running, process=None, warnings=())
-
-    def _wants_running(self) -> bool:
-        if self._options.state is None:
-            return self._image.info.header.was_running
-        return self._options.state == "running"
 
     def _explain(self, error: BaseException, outflow: Outflow, call: Call, cancel: Cancellation) -> None:
         """A broken pipe or libvirt's failure is what we see: raise the reason, if it is another one."""

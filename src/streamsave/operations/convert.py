@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from ..format.domain_xml import check_same_guest
 from ..format.metadata import Metadata
 from ..format.migration import StreamMap
 from ..format.save_format import SaveFormat
-from ..options import CompressOptions, GuestState, RestoreOptions
+from ..options import CompressOptions, GuestState, RestoreOptions, runs_after
 from ..pipeline.decompress import Decompression
 from ..pipeline.gate import Gate
 from ..pipeline.handover import HandOver
@@ -40,47 +39,8 @@ from .image_index import FoundIndex
 from .image_writer import ImageWriter
 from .inflow import Inflow
 from .piped_image import PipedImage
-from .reports import STREAM, rate_of
+from .reports import STREAM, ConvertReport
 from .sparse_payload import SparsePayload
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConvertReport:
-    """A conversion that succeeded. Sizes in bytes, durations in seconds, rates in MiB/s."""
-
-    source: Path
-    path: Path
-    source_format: str
-    format: str
-    level: int
-    threads: int
-    """Of each side."""
-    parallel: bool
-    """Whether several threads could decode the source."""
-    source_size: int
-    """Of the payload that was read."""
-    payload_size: int
-    image_size: int
-    stream_size: int
-    frame_count: int
-    was_running: bool
-    root: str
-    """The digest of the stream in hexadecimal."""
-    root_compared: bool
-    """Whether the source's index had it too; False: the source has no index."""
-    total_s: float
-    stage_s: dict[str, float]
-    cpu_s: float
-    """CPU seconds of the threads of both sides, kernel included."""
-    stream: StreamMap
-    oldest_libvirt: str
-    needs_xml: bool
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def rate(self) -> float:
-        """MiB of stream per second, while it streamed."""
-        return rate_of(self.stream_size, self.stage_s)
 
 
 def convert(
@@ -119,12 +79,11 @@ def convert(
         PipedImage(source, cancel) if isinstance(source, int) else OpenImage(source) as image,
     ):
         codec, payload = _payload(image, reading)
-        metadata, was_running = image.info.metadata, image.info.header.was_running
+        metadata = image.info.metadata
+        was_running = runs_after(state, was_running=image.info.header.was_running)
         if xml is not None:
             check_same_guest(metadata.xml, xml)
             metadata = Metadata(xml, metadata.cookie)
-        if state is not None:
-            was_running = state == "running"
         if not isinstance(destination, int):
             check_managed(Path(destination), options.codec)
         create = _creator(image, destination)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Final
 
 from ..cancel import Cancellation
 from ..endpoints.replacement import SECTOR_SIZE, Replacement, overwrite
@@ -19,10 +18,8 @@ from ..errors import DestinationError
 from ..format.domain_xml import check_same_guest
 from ..format.header import Header, encode_header
 from ..format.metadata import Metadata, encode_metadata, encode_texts
-from ..options import GuestState
+from ..options import GuestState, runs_after
 from .image import OpenImage
-
-RUNNING: Final[GuestState] = "running"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +50,7 @@ def edit(
     alone. The file keeps its owner, mode and attributes. Any thread may call.
 
     Raises:
-        UsageError: the XML is not well-formed, too large, or of another guest.
+        UsageError: there is no such ``state``, or the XML is not well-formed, too large, or of another guest.
         IncompleteImageError, TruncatedImageError, CorruptImageError, NotAnImageError, UnsupportedImageError, SourceError.
         DestinationError: the image cannot be written, or somebody else changed it. Nothing has changed then.
         Aborted, and everything that ``xml`` raises.
@@ -64,12 +61,11 @@ def edit(
     with OpenImage(image) as opened:
         opened.check_complete()
         old, header = opened.info.metadata, opened.info.header
+        header = replace(header, was_running=runs_after(state, was_running=header.was_running))
         new = Metadata(xml(old.xml) if callable(xml) else old.xml if xml is None else xml, old.cookie)
         cancel.check()
         if new != old:
             check_same_guest(old.xml, new.xml)
-        if state is not None:
-            header = replace(header, was_running=state == RUNNING)
         rewritten = changed = new != old or header != opened.info.header
         if changed:
             rewritten = not _overwritten(opened, header, new) and _rewrite(opened, header, new, cancel)

@@ -5,7 +5,8 @@ The mirror image of ``inflow``. ``restore`` puts a guest behind it; callers that
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from .._native.scan import StreamScanner
@@ -22,6 +23,29 @@ from .course import Course
 from .flow import restore_progress, run
 from .image import OpenImage
 from .reports import STREAM, RestoreReport
+
+
+@contextmanager
+def restoring(
+    image: str | Path | int,
+    options: RestoreOptions,
+    stages: Sequence[str],
+    progress: ProgressCallback | None,
+    cancel: Cancellation,
+) -> Iterator[tuple[Course, OpenImage, Codec]]:
+    """Around all of a restore in these ``stages``, within the time limit of ``options``: the open image, and its codec.
+
+    Raises:
+        What ``OpenImage`` raises; UnsupportedImageError, IncompleteImageError.
+
+    """
+    limit_s = options.timeout_s
+    with (
+        Course("restore", image, stages, progress) as course,
+        cancel.limited(limit_s, f"not restored within {limit_s or 0:g} s; allow more time"),
+        OpenImage(image) as opened,
+    ):
+        yield course, opened, opened.codec().allowing(options.max_window)
 
 
 class Outflow:
@@ -118,12 +142,7 @@ def restore_stream(
     """
     options = RestoreOptions(threads=threads, timeout_s=timeout_s, max_window=max_window)
     cancel = cancel or Cancellation()
-    with (
-        Course("restore", image, ("prepare", STREAM), progress) as course,
-        cancel.limited(timeout_s, f"not restored within {timeout_s or 0:g} s; allow more time"),
-        OpenImage(image) as opened,
-    ):
-        codec = opened.codec().allowing(options.max_window)
+    with restoring(image, options, ("prepare", STREAM), progress, cancel) as (course, opened, codec):
         try:
             sink = DescriptorSink(fd)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What an operation did: the results of ``save`` and ``restore``. Sizes in bytes, durations in seconds, rates in MiB/s."""
+"""What an operation did: its result. Sizes in bytes, durations in seconds, rates in MiB/s."""
 
 from __future__ import annotations
 
@@ -12,79 +12,92 @@ from ..units import MiB
 if TYPE_CHECKING:
     from ..qemu.process import QemuProcess
 
+STREAM = "stream"
+"""The stage in which a stream passes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SaveReport:
-    """A save that succeeded."""
+class StreamReport:
+    """An operation through which a whole stream passed, and succeeded."""
 
     path: Path
+    """Of the image."""
     format: str
-    level: int
-    threads: int
     image_size: int
-    payload_size: int
     stream_size: int
-    frame_count: int
-    was_running: bool
-    then: str
-    """What became of the guest: ``quit``, ``resume`` or ``pause``; empty where the caller drives QEMU."""
     total_s: float
-    stopped_s: float
-    """How long the guest stood still because of us: from ``stop`` until it ran again, or until its image existed."""
     stage_s: dict[str, float]
     """Seconds per stage, in order."""
     cpu_s: float
-    """CPU seconds of the pipeline's threads, kernel included."""
+    """CPU seconds of the threads through which the stream passed, kernel included."""
     stream: StreamMap
     """What the migration stream holds."""
+
+    @property
+    def rate(self) -> float:
+        """MiB of stream per second, while it streamed."""
+        seconds = self.stage_s.get(STREAM, 0.0)
+        return self.stream_size / MiB / seconds if seconds else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteReport(StreamReport):
+    """An image that was written."""
+
+    level: int
+    threads: int
+    """That compressed; in a conversion as many decompressed."""
+    payload_size: int
+    frame_count: int
+    was_running: bool
+    """What the image says of its guest."""
     oldest_libvirt: str
     """The first libvirt release that restores this format."""
     needs_xml: bool
     """Whether ``virsh restore`` needs ``--xml``: libvirt did not know this guest."""
     warnings: tuple[str, ...] = ()
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveReport(WriteReport):
+    """A save that succeeded."""
+
+    then: str
+    """What became of the guest: ``quit``, ``resume`` or ``pause``; empty where the caller drives QEMU."""
+    stopped_s: float
+    """How long the guest stood still because of us: from ``stop`` until it ran again, or until its image existed."""
+
     @property
     def ratio(self) -> float:
         """Stream bytes per payload byte."""
         return self.stream_size / self.payload_size if self.payload_size else 0.0
 
-    @property
-    def rate(self) -> float:
-        """MiB of stream per second, while it streamed."""
-        return rate_of(self.stream_size, self.stage_s)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertReport(WriteReport):
+    """A conversion that succeeded."""
+
+    source: Path
+    source_format: str
+    source_size: int
+    """Of the payload that was read."""
+    parallel: bool
+    """Whether several threads could decode the source."""
+    root: str
+    """The digest of the stream in hexadecimal."""
+    root_compared: bool
+    """Whether the source's index had it too; False: the source has no index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreReport:
+class RestoreReport(StreamReport):
     """A restore that succeeded."""
 
-    path: Path
-    format: str
     threads: int
     parallel: bool
     """Whether all frames were decoded in parallel; False: the payload is in one piece, one thread decoded it."""
-    image_size: int
-    stream_size: int
     running: bool
     """Whether the guest runs now."""
-    total_s: float
-    stage_s: dict[str, float]
-    cpu_s: float
-    stream: StreamMap
     process: QemuProcess | None = None
     """The QEMU that was started here, the caller's from now on; None where one was given."""
     warnings: tuple[str, ...] = ()
-
-    @property
-    def rate(self) -> float:
-        """MiB of stream per second, while it streamed."""
-        return rate_of(self.stream_size, self.stage_s)
-
-
-STREAM = "stream"
-
-
-def rate_of(size: int, stage_s: dict[str, float]) -> float:
-    """MiB of ``size`` per second of the stage in which a stream passed."""
-    seconds = stage_s.get(STREAM, 0.0)
-    return size / MiB / seconds if seconds else 0.0

@@ -17,14 +17,14 @@ from ..endpoints.socket import SocketSink
 from ..errors import CommandError, DestinationError, IncomingError, MonitorError, UsageError
 from ..guardian.parent import Guardian
 from ..guardian.plan import GuardianPlan
-from ..options import RestoreOptions
+from ..options import RestoreOptions, runs_after
 from ..qemu.migration import MigrationSettings, start_incoming, wait_incoming
 from ..qemu.monitor import Monitor
 from ..qemu.process import QemuProcess, check_command
 from ..types import ProgressCallback
 from .course import Course
 from .image import OpenImage
-from .outflow import Outflow
+from .outflow import Outflow, restoring
 from .reports import STREAM, RestoreReport
 
 HAND_OVER = "hand-over"
@@ -63,12 +63,7 @@ def restore(
         raise UsageError("restore needs either a monitor or a command line of QEMU, and not both")
     options = options or RestoreOptions()
     cancel = cancel or Cancellation()
-    with (
-        Course("restore", image, ("prepare", STREAM, HAND_OVER), progress) as course,
-        cancel.limited(options.timeout_s, f"not restored within {options.timeout_s or 0:g} s; allow more time"),
-        OpenImage(image) as opened,
-    ):
-        codec = opened.codec().allowing(options.max_window)
+    with restoring(image, options, ("prepare", STREAM, HAND_OVER), progress, cancel) as (course, opened, codec):
         if monitor is not None:
             with Monitor(monitor, cancel=cancel) as qmp:
                 return _GuestRestore(opened, codec, options, course).run(qmp, cancel)
@@ -110,7 +105,7 @@ class _GuestRestore:
             try:
                 settings.neutralise()
                 outflow = self._stream(qmp, cancel)
-                running = self._wants_running()
+                running = runs_after(self._options.state, was_running=self._image.info.header.was_running)
                 if self._guardian is not None:
                     self._guardian.let_live()  # the guest may run in a moment, and then its QEMU must not end with us
                 with qmp.uninterrupted():  # QEMU holds the guest now: nothing may throw it away any more
@@ -138,11 +133,6 @@ class _GuestRestore:
                 self._explain(outflow, error)
         self._course.end(STREAM)
         return outflow
-
-    def _wants_running(self) -> bool:
-        if self._options.state is None:
-            return self._image.info.header.was_running
-        return self._options.state == "running"
 
     def _explain(self, outflow: Outflow, error: Exception) -> NoReturn:
         """A broken socket or monitor is what we see of QEMU's trouble: raise what it was, as far as anyone tells."""

@@ -22,7 +22,7 @@ from ..types import ProgressCallback
 from .course import Course
 from .image import OpenImage
 from .outflow import Outflow
-from .reports import STREAM, rate_of
+from .reports import STREAM, StreamReport
 
 Proof: TypeAlias = Literal["digests", "checksums", "structure"]
 """How strong a verification was.
@@ -33,14 +33,10 @@ Proof: TypeAlias = Literal["digests", "checksums", "structure"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyReport:
-    """An image that is good. Sizes in bytes, durations in seconds."""
+class VerifyReport(StreamReport):
+    """An image that is good. Sizes in bytes, durations in seconds, rates in MiB/s."""
 
-    path: Path
-    format: str
     proof: Proof
-    image_size: int
-    stream_size: int
     frame_count: int
     parallel: bool
     """Whether the frames could be decoded in parallel."""
@@ -48,15 +44,6 @@ class VerifyReport:
     """The digest of the stream in hexadecimal; empty without an index. It is the same in every format."""
     metadata_as_saved: bool | None
     """Whether XML and cookie are those that were saved; False: edited since, or damaged; None: nobody knows."""
-    stream: StreamMap
-    total_s: float
-    cpu_s: float
-    stage_s: dict[str, float]
-
-    @property
-    def rate(self) -> float:
-        """MiB of stream per second."""
-        return rate_of(self.stream_size, self.stage_s)
 
 
 def verify(
