@@ -6,10 +6,12 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from streamsave.endpoints.file import NewImage
 from streamsave.errors import DestinationError
 from streamsave.format.metadata import Metadata
 from streamsave.format.migration import StreamMap
@@ -49,6 +51,15 @@ def write_image(path: Path, *, succeed: bool = True) -> None:
     with GOLDEN.open("rb") as file:
         os.lseek(file.fileno(), 67148, os.SEEK_SET)
         save_stream(file.fileno(), path, Metadata("<domain/>"), was_running=True, confirm=confirm)
+
+
+def open_inodes() -> set[int]:
+    """Of the files that this process has open."""
+    inodes = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # the folder's own, which is closed by now
+            inodes.add(os.fstat(int(name)).st_ino)
+    return inodes
 
 
 def names(folder: Path) -> list[str]:
@@ -94,6 +105,18 @@ def test_the_image_before_is_there_until_the_new_one_is(folder: Path) -> None:
         assert reader.read() == OLD
     assert read_info(image).header.complete
     assert names(folder) == ["guest.save"]
+
+
+def test_the_space_of_the_image_before_is_given_back_when_the_guest_is_free(folder: Path) -> None:
+    path = folder / "image.save"
+    path.write_bytes(OLD)
+    with path.open("rb") as before:
+        identity = os.fstat(before.fileno()).st_ino
+    with NewImage(path, b"partial") as image:
+        image.commit(b"whole..", b"partial")
+        assert path.read_bytes() == b"whole.."
+        assert identity in open_inodes(), "kept while the guest stands still"
+    assert identity not in open_inodes()
 
 
 @pytest.mark.parametrize("target", ["here.save", "elsewhere/there.save"])

@@ -88,6 +88,7 @@ class NewImage(ImageSink):
         """``head``: the partial header and the metadata, written at once. ``least_size``: what has to be free there."""
         super().__init__(resolve(path), -1)
         self._temporary = self.path
+        self._replaced_fd = -1
         try:
             fsync_folder(self.path.parent)  # where that fails a commit would, with the guest long stopped
         except OSError as error:
@@ -148,7 +149,18 @@ class NewImage(ImageSink):
             self._unlink(self.temporary)
         self.close()
 
+    def close(self) -> None:
+        """See ``Sink``."""
+        super().close()
+        if self._replaced_fd >= 0:
+            os.close(self._replaced_fd)
+            self._replaced_fd = -1
+
     def _take_name(self) -> None:
+        # What had the name before stays open until close(): to give back many GiB takes a file system its time, for which
+        # the guest must not stand still.
+        with suppress(OSError):  # there is none
+            self._replaced_fd = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         os.rename(self.temporary, self.path)
 
     def _take_back(self, partial: bytes) -> None:
