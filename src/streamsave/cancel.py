@@ -9,7 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .errors import Aborted, ResourceError, StreamsaveError, TimeLimitError
+from . import threads
+from .errors import Aborted, StreamsaveError, TimeLimitError
 
 Waker = Callable[[StreamsaveError], object]
 """Ends what blocks, with that error. Called in the thread that cancels; must not block."""
@@ -63,10 +64,7 @@ class Cancellation:
             return
         timer = threading.Timer(limit_s, self._end, [TimeLimitError(message, limit_s=limit_s)])
         timer.name = "streamsave-limit"
-        try:
-            timer.start()
-        except RuntimeError as error:
-            raise ResourceError(f"cannot start a thread for a time limit ({error}): raise the limit on processes") from error
+        threads.start(timer, "a time limit")
         try:
             yield
         finally:

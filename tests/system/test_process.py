@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from streamsave.cancel import Cancellation
-from streamsave.errors import Aborted, ProcessError, UsageError
+from streamsave.errors import Aborted, ProcessError, ResourceError, UsageError
 from streamsave.qemu.migration import MigrationSettings, start_incoming, start_outgoing, wait_incoming, wait_outgoing
 from streamsave.qemu.monitor import Monitor
 from streamsave.qemu.process import QemuProcess, added_options, check_command, without_start_options
@@ -193,6 +193,17 @@ def test_a_process_that_cannot_be_watched_is_not_left_behind(monkeypatch: pytest
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
     with pytest.raises(ProcessError, match=r"cannot start sleep: .*Too many open files"):
+        QemuProcess(["sleep", "60"])
+
+
+def test_no_thread_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was started yet; the sockets made for it are gone: ``_nothing_left`` sees it."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(ResourceError, match="cannot start a thread for QEMU's messages"):
         QemuProcess(["sleep", "60"])
 
 

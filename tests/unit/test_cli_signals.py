@@ -8,7 +8,7 @@ import pytest
 
 from streamsave.cancel import Cancellation
 from streamsave.cli.signals import SignalRelay
-from streamsave.errors import Aborted, GuestError, IncomingError
+from streamsave.errors import Aborted, GuestError, IncomingError, ResourceError
 
 BUSY = "still freeing the guest"
 
@@ -95,6 +95,17 @@ def test_the_signal_is_the_reason_for_what_fails_after_it() -> None:
     assert str(aborted) == "interrupted by SIGINT: QEMU died"
     assert aborted.signum == signal.SIGINT
     assert aborted.__notes__ == ["a note"]
+
+
+def test_no_thread_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything has begun; the fixture sees that all is as it was."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(ResourceError, match="cannot start a thread for signals"), SignalRelay(Cancellation(), busy="busy"):
+        pass
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

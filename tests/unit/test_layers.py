@@ -15,7 +15,7 @@ PACKAGE = "streamsave"
 ROOT = Path(__file__).parents[2] / "src" / PACKAGE
 
 LAYERS: tuple[set[str], ...] = (
-    {"units", "errors", "types", "cancel", "choices", "printable"},
+    {"units", "errors", "types", "cancel", "choices", "printable", "threads"},
     {"format"},
     {"_native"},
     {"codecs"},

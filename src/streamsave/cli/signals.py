@@ -15,6 +15,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Final, Self
 
+from .. import threads
 from ..cancel import Cancellation
 from ..errors import Aborted, StreamsaveError
 from .output import complain
@@ -58,22 +59,30 @@ class SignalRelay:
         self._catch(CANCELLING)
         for signum in self._ignored:
             self._old_handlers[signum] = signal.signal(signum, signal.SIG_IGN)
-        self._thread.start()  # not before: an interrupt until here would leave it behind
+        try:
+            threads.start(self._thread, "signals")  # not before: an interrupt until here would leave it behind
+        except BaseException:
+            self._let_go()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        signal.set_wakeup_fd(self._old_wakeup_fd)
-        os.close(self._writer_fd)
-        self._thread.join()
-        os.close(self._reader_fd)
-        for signum, handler in self._old_handlers.items():  # last: from here on Ctrl-C may raise again
-            signal.signal(signum, handler)
+        self._let_go()
         if self._cancelled_by and isinstance(error, StreamsaveError) and not isinstance(error, Aborted):
             aborted = Aborted(f"{_interrupted(self._cancelled_by)}: {error}", signum=self._cancelled_by)
             for note in getattr(error, "__notes__", ()):
                 aborted.add_note(note)
             aborted.progress = error.progress
             raise aborted from error
+
+    def _let_go(self) -> None:
+        signal.set_wakeup_fd(self._old_wakeup_fd)
+        os.close(self._writer_fd)
+        if self._thread.ident is not None:
+            self._thread.join()
+        os.close(self._reader_fd)
+        for signum, handler in self._old_handlers.items():  # last: from here on Ctrl-C may raise again
+            signal.signal(signum, handler)
 
     def forward_to(self, send: Callable[[int], None]) -> None:
         """From now on ``send`` gets the number of each signal, in a thread of ours. A signal that came before counts too."""

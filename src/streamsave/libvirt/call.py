@@ -7,8 +7,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
+from .. import threads
 from ..cancel import Cancellation
-from ..errors import ResourceError
 
 END_S = 30.0
 """How long libvirt may take to put everything back when what it saves to, or restores from, has gone."""
@@ -32,10 +32,7 @@ class Call:
         self._function = function
         self._on_failure = on_failure
         self._ended = threading.Event()
-        try:
-            threading.Thread(target=self._run, name="streamsave-libvirt", daemon=True).start()
-        except RuntimeError as error:
-            raise ResourceError(f"cannot start a thread for libvirt ({error}): raise the limit on processes") from error
+        threads.start(threading.Thread(target=self._run, name="streamsave-libvirt", daemon=True), "libvirt")
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; whether it came."""

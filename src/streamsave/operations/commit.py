@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from .. import threads
 from ..cancel import Cancellation
 from ..endpoints.image_sink import ImageSink
-from ..errors import ResourceError
 
 
 class Commit:
@@ -36,10 +36,7 @@ class Commit:
 
         """
         thread = threading.Thread(target=self._run, name="streamsave-commit")
-        try:
-            thread.start()
-        except RuntimeError as error:
-            raise ResourceError(f"cannot start a thread for the commit ({error}): raise the limit on processes") from error
+        threads.start(thread, "the commit")
         self._thread = thread
         with cancel.waking(self._give_up):
             try:

@@ -23,8 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from .. import threads
 from ..cancel import Cancellation
-from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError, ResourceError
+from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError
 from .connect import await_greeting, hang_up, open_socket, peer_pid
 from .outcomes import pass_on, settle
 
@@ -94,10 +95,10 @@ class Monitor:
         connected: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(connected,), name="streamsave-qmp")
         try:
-            self._thread.start()
-        except RuntimeError as error:
+            threads.start(self._thread, "the monitor")
+        except BaseException:
             self._socket.close()
-            raise ResourceError(f"cannot start a thread for the monitor ({error}): raise the limit on processes") from error
+            raise
         try:
             self._await_connected(connected, max(deadline - time.monotonic(), LEAST_NEGOTIATION_S))
         except BaseException:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
+from .. import threads
 from ..cancel import Cancellation
 from ..errors import MonitorBusyError, MonitorError, ProcessError, UsageError
 from ..printable import PrintableBytes
@@ -48,6 +49,7 @@ class QemuProcess:
 
     Raises:
         UsageError: an empty command, or an option in it that fights a restore.
+        ResourceError: no thread can be started for it.
         ProcessError: there is no such program, or it ended, or did not greet within ``start_s`` seconds. Nothing is left.
         Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
@@ -75,7 +77,12 @@ class QemuProcess:
         self._thread = threading.Thread(
             target=self._run, args=(theirs, working_directory, started), name="streamsave-qemu-stderr"
         )
-        self._thread.start()
+        try:
+            threads.start(self._thread, "QEMU's messages")
+        except BaseException:
+            self.monitor_socket.close()
+            theirs.close()
+            raise
         try:
             self._process = started.result()
             with self._cancel.waking(lambda _error: hang_up(self.monitor_socket)):
