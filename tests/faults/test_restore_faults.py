@@ -18,6 +18,7 @@ from streamsave.endpoints.file import FileSource
 from streamsave.endpoints.socket import SocketSink
 from streamsave.errors import (
     Aborted,
+    CodecError,
     CommandError,
     CorruptImageError,
     ImageError,
@@ -33,6 +34,7 @@ from streamsave.operations.reports import RestoreReport
 from streamsave.operations.restore import restore
 from streamsave.operations.save import save
 from streamsave.options import RestoreOptions, SaveOptions
+from streamsave.pipeline.decompress import Decompression
 from streamsave.qemu.migration import MigrationSettings
 from streamsave.qemu.monitor import Monitor
 from streamsave.qemu.process import QemuProcess
@@ -378,6 +380,31 @@ def test_a_decoder_that_raises(
     monkeypatch.setattr(type(find_codec("gzip")), "decoder", decoder)
     with pytest.raises(MemoryError):
         restore(image, command=command)
+
+
+@pytest.mark.parametrize("name", ["gzip", "raw"])
+@pytest.mark.parametrize("by_frames", [True, False])
+def test_a_decoder_that_fails_on_good_input(
+    by_frames: bool, name: str, saved: dict[str, bytes], command: list[str], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Damage it would call damage; whatever else it raises is its own trouble, and the image is not to blame."""
+    image.write_bytes(saved[name])
+    codec = type(find_codec(name))
+
+    class Broken:
+        def decode(self, frame: object, room: object) -> None:
+            raise ValueError("its own trouble")
+
+        def readinto(self, room: object) -> None:
+            raise ValueError("its own trouble")
+
+    monkeypatch.setattr(codec, "decoder", lambda _self: Broken())
+    if not by_frames:
+        monkeypatch.setattr(codec, "stream_reader", lambda _self, _read: Broken())
+        monkeypatch.setattr("streamsave.pipeline.decompress.Decompression._read", Decompression._read_sequentially)
+    error = fails(CodecError, image, command=command)
+    assert f"{image}: {name} failed to decompress the payload at offset " in str(error)
+    assert "its own trouble" in str(error)
 
 
 def test_no_memory_for_the_slots(

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 from ..codecs.base import Codec, DecodeError, NotFramed, OversizedError, Reframer, TruncatedError
-from ..errors import CorruptImageError, ImageError, TruncatedImageError
+from ..errors import CodecError, CorruptImageError, ImageError, StreamsaveError, TruncatedImageError
 from ..format.frames import FrameTable
 from ..format.index import Index
 from ..types import Buffer, Sink, Source
@@ -165,6 +165,10 @@ class Decompression(Pipeline):
                 size = reader.readinto(room)
             except DecodeError as error:
                 return self._publish_error(slot, error)
+            except StreamsaveError:
+                raise  # the payload cannot be read
+            except Exception as error:
+                raise self._failed(error, slot) from error
             slot.parts = [room[:size]]
             self._publish(slot, coded=True)
         return None
@@ -187,6 +191,8 @@ class Decompression(Pipeline):
                     raise DecodeError(objection)
             except DecodeError as error:
                 chunk = error
+            except Exception as error:
+                raise self._failed(error, slot) from error
             slot.parts = self._reframer.settle(frame, chunk) if self._reframer else self._settle(frame, chunk)
             self._deliver(slot)
 
@@ -223,6 +229,11 @@ class Decompression(Pipeline):
         for part in parts:
             self._observe(memoryview(part))
             self._put([part])
+
+    def _failed(self, error: Exception, slot: Slot) -> CodecError:
+        """A codec may say of a frame that it is damaged; anything else is its own trouble."""
+        where = f"at offset {self._payload_offset + slot.offset}"
+        return CodecError(f"{self._path}: {self._codec.name} failed to decompress the payload {where}: {error!r}")
 
     def _damaged(self, error: DecodeError, slot: Slot | None) -> ImageError:
         kind, what = damage_of(error)
