@@ -178,6 +178,47 @@ def test_cancelled_while_qemu_does_not_read(
     timer.join()
 
 
+@pytest.mark.parametrize("with_process", [True, False], ids=["ours", "theirs"])
+def test_cancelled_while_the_disk_hangs(
+    with_process: bool,
+    saved: dict[str, bytes],
+    command: list[str],
+    launch: Launch,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A read from it cannot be woken. QEMU does not wait for that: ours is ended, another one gets its settings back."""
+    image.write_bytes(saved["raw"])
+    cancel, disk_is_back = Cancellation(), threading.Event()
+    answered: list[bool] = []
+    readinto, terminate, put_back = FileSource.readinto, QemuProcess.terminate, GLOBALS["_put_back"]
+
+    def hang(source: FileSource, view: memoryview) -> int:
+        if os.lseek(source.fileno(), 0, os.SEEK_CUR) > 2 * MiB:
+            cancel.cancel("enough")
+            answered.append(disk_is_back.wait(10))
+        return readinto(source, view)
+
+    def then(act: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            result = act(*arguments)
+            disk_is_back.set()
+            return result
+
+        return call
+
+    monkeypatch.setattr(FileSource, "readinto", hang)
+    if with_process:
+        monkeypatch.setattr(QemuProcess, "terminate", then(terminate))
+        fails(Aborted, image, command=command, cancel=cancel)
+    else:
+        monkeypatch.setitem(GLOBALS, "_put_back", then(put_back))
+        waiting = launch(GUEST, incoming=True)
+        waiting.qmp().close()
+        fails(Aborted, image, monitor=waiting.monitor, cancel=cancel)
+    assert answered == [True]
+
+
 # The guest is loaded: it is not thrown away any more
 
 

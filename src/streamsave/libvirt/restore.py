@@ -104,6 +104,8 @@ class _DomainRestore:
                     error.add_note("the domain is restored all the same: libvirt had the whole stream already")
                 self._explain(error, outflow, call, cancel)
                 raise
+            finally:
+                outflow.join()
         return self._report(outflow)
 
     def _report(self, outflow: Outflow) -> RestoreReport:

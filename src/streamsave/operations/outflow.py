@@ -69,7 +69,7 @@ class Outflow:
         )
 
     def run(self, course: Course, cancel: Cancellation) -> None:
-        """Until the payload's end, everything written. No thread is left, and after an error the sink is aborted."""
+        """Until the payload's end, everything written. After an error the endpoints are aborted, and ``join()`` is due."""
         try:
             run(
                 self.pipeline,
@@ -80,9 +80,11 @@ class Outflow:
         except BaseException as error:
             self.pipeline.fail(error)
             raise
-        finally:
-            self.pipeline.join()
         self.finished = True
+
+    def join(self) -> None:
+        """Wait until no thread is left. Endless if a read from a dead disk is: see to the guest first."""
+        self.pipeline.join()
 
     def check_end(self) -> None:
         """The last bytes are those that end a migration stream; or TruncatedImageError."""
@@ -150,7 +152,10 @@ def restore_stream(
         with closing(sink):
             outflow = Outflow(opened, codec, sink, options.thread_count)
             course.end("prepare")
-            outflow.run(course, cancel)
+            try:
+                outflow.run(course, cancel)
+            finally:
+                outflow.join()
             outflow.check_end()
         course.end(STREAM)
         return outflow.report(course, running=False, process=None, warnings=())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -64,41 +64,41 @@ def restore(
     options = options or RestoreOptions()
     cancel = cancel or Cancellation()
     with restoring(image, options, ("prepare", STREAM, HAND_OVER), progress, cancel) as (course, opened, codec):
-        if monitor is not None:
-            with Monitor(monitor, cancel=cancel) as qmp:
-                return _GuestRestore(opened, codec, options, course).run(qmp, cancel)
-        check_command(command or ())
-        with Guardian(None, -1, GuardianPlan(kind="piped"), cancel=cancel) as guardian:
-            process = QemuProcess(command or (), cancel=cancel, on_start=guardian.end_with_us)
-            try:
-                with process.open_monitor() as qmp:
-                    return _GuestRestore(opened, codec, options, course, process, guardian).run(qmp, cancel)
-            except BaseException:
-                process.terminate()
-                raise
+        guest = _GuestRestore(opened, codec, options, course)
+        try:
+            if monitor is not None:
+                with Monitor(monitor, cancel=cancel) as qmp:
+                    return guest.run(qmp, cancel)
+            check_command(command or ())
+            with Guardian(None, -1, GuardianPlan(kind="piped"), cancel=cancel) as guardian:
+                process = QemuProcess(command or (), cancel=cancel, on_start=guardian.end_with_us)
+                try:
+                    with process.open_monitor() as qmp:
+                        return guest.run(qmp, cancel, process, guardian)
+                except BaseException:
+                    process.terminate()
+                    raise
+        finally:
+            guest.join()
 
 
 class _GuestRestore:
-    """A restore from the first change to the incoming QEMU to the last."""
+    """A restore from the first change to the incoming QEMU to the last. ``join()`` is due afterwards."""
 
-    def __init__(
-        self,
-        image: OpenImage,
-        codec: Codec,
-        options: RestoreOptions,
-        course: Course,
-        process: QemuProcess | None = None,
-        guardian: Guardian | None = None,
-    ) -> None:
+    def __init__(self, image: OpenImage, codec: Codec, options: RestoreOptions, course: Course) -> None:
         self._image = image
         self._codec = codec
         self._options = options
         self._course = course
-        self._process = process
-        self._guardian = guardian
+        self._process: QemuProcess | None = None
+        self._guardian: Guardian | None = None
+        self._outflow: Outflow | None = None
 
-    def run(self, qmp: Monitor, cancel: Cancellation) -> RestoreReport:
-        """All of it."""
+    def run(
+        self, qmp: Monitor, cancel: Cancellation, process: QemuProcess | None = None, guardian: Guardian | None = None
+    ) -> RestoreReport:
+        """All of it. ``process`` and ``guardian``: of a QEMU that we started."""
+        self._process, self._guardian = process, guardian
         with cancel.waking(qmp.interrupt):
             cancel.check()
             settings = MigrationSettings(qmp)
@@ -119,18 +119,28 @@ class _GuestRestore:
             self._course.end(HAND_OVER)
         return outflow.report(self._course, running=running, process=self._process, warnings=warnings)
 
+    def join(self) -> None:
+        """Wait for the threads that still end, and close the socket. Endless if a dead disk is: see to QEMU first."""
+        if self._outflow is not None:
+            self._outflow.join()
+            self._outflow.pipeline.sink.close()
+
     def _stream(self, qmp: Monitor, cancel: Cancellation) -> Outflow:
         """The whole stream into QEMU; returns only if QEMU says that it loaded it."""
-        with closing(SocketSink(start_incoming(qmp, self._options.transport))) as sink:
-            outflow = Outflow(self._image, self._codec, sink, self._options.thread_count)
-            self._course.end("prepare")
-            try:
-                outflow.run(self._course, cancel)
-                sink.close()  # for QEMU: the end of the stream
-                wait_incoming(qmp, OUTCOME_TIMEOUT_S)
-                cancel.check()
-            except (MonitorError, IncomingError, DestinationError) as error:
-                self._explain(outflow, error)
+        sink = SocketSink(start_incoming(qmp, self._options.transport))
+        try:
+            outflow = self._outflow = Outflow(self._image, self._codec, sink, self._options.thread_count)
+        except BaseException:
+            sink.close()
+            raise
+        self._course.end("prepare")
+        try:
+            outflow.run(self._course, cancel)
+            sink.close()  # for QEMU: the end of the stream
+            wait_incoming(qmp, OUTCOME_TIMEOUT_S)
+            cancel.check()
+        except (MonitorError, IncomingError, DestinationError) as error:
+            self._explain(outflow, error)
         self._course.end(STREAM)
         return outflow
 

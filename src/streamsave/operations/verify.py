@@ -69,7 +69,10 @@ def verify(
         codec, info = opened.codec().allowing(options.max_window), opened.info
         outflow = Outflow(opened, codec, DiscardSink(), options.thread_count)
         course.end("prepare")
-        outflow.run(course, cancel)
+        try:
+            outflow.run(course, cancel)
+        finally:
+            outflow.join()
         stream, stats = outflow.scanner.map(), outflow.pipeline.stats
         try:
             outflow.check_end()
