@@ -8,9 +8,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import socket
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,7 +22,8 @@ from streamsave.units import MiB
 
 from ..conftest import Launch
 from ..kit.cli import Run, streamsave
-from ..kit.missing import require_tools
+from ..kit.disk import mounted_disk
+from ..kit.proxy import Proxy
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.qmp import Qmp
 from ..kit.waiting import until
@@ -34,7 +32,8 @@ pytestmark = pytest.mark.qemu
 GUEST: Final = demo_guest(16 * MiB)
 FREE_S: Final = 2.0
 """The promise: that long after the death of the saver the guest runs again."""
-KILL_CLIENT: Final = Path(__file__).with_name("kill_client.py")
+KILL_CLIENT: Final = "tests.faults.kill_client"
+KILL_RESTORE: Final = "tests.faults.kill_restore"
 CUT_CLIENT: Final = Path(__file__).with_name("cut_client.py")
 SLOW: Final = ("--format", "lzop", "--level", "9", "--threads", "1")
 """A save that takes a second or more."""
@@ -161,11 +160,11 @@ def remove_early(folder: Path) -> int:
     "point",
     [
         *("settings changed", "before stop", "stopped", "migrating", "mid stream", "stream ended"),
-        *("before commit", "between the syncs", "before rename"),
+        *("before commit", "before fsync 4", "before rename"),
     ],
 )
 def test_kill_9_before_the_image_exists(point: str, watched: Watched, image: Path) -> None:
-    run = Run([watched.qemu.monitor, image, "quit", point], script=KILL_CLIENT)
+    run = Run([watched.qemu.monitor, image, "quit", point], module=KILL_CLIENT)
     assert run.finish().status == -signal.SIGKILL
     assert watched.runs_again(run) < FREE_S
     watched.as_before(image)
@@ -176,13 +175,13 @@ def test_kill_9_before_the_image_exists(point: str, watched: Watched, image: Pat
     ("point", "then"),
     [
         *(("after rename", then) for then in ("quit", "resume", "pause")),
-        ("folder synced", "quit"),
+        ("after fsync 5", "quit"),
         *(("committed", then) for then in ("quit", "resume", "pause")),
         ("let go", "quit"),
     ],
 )
 def test_kill_9_after_the_image_exists(point: str, then: str, doomed: Watched, launch: Launch, image: Path) -> None:
-    run = Run([doomed.qemu.monitor, image, then, point], script=KILL_CLIENT)
+    run = Run([doomed.qemu.monitor, image, then, point], module=KILL_CLIENT)
     assert run.finish().status == -signal.SIGKILL
     if then == "quit":
         assert doomed.qemu.wait(FREE_S) == 0
@@ -208,7 +207,7 @@ def test_kill_9_after_the_image_exists(point: str, then: str, doomed: Watched, l
 @pytest.mark.parametrize("point", ["settings changed", "mid stream", "before rename"])
 def test_kill_9_while_a_paused_guest_is_saved(point: str, launch: Launch, tmp_path: Path, image: Path) -> None:
     with watching(launch, tmp_path, paused=True) as watched:
-        run = Run([watched.qemu.monitor, image, "quit", point], script=KILL_CLIENT)
+        run = Run([watched.qemu.monitor, image, "quit", point], module=KILL_CLIENT)
         assert run.finish().status == -signal.SIGKILL
         until(lambda: not run.family(), what="the end of everything that was started")
         watched.as_before(image)
@@ -218,40 +217,21 @@ def test_kill_9_while_a_paused_guest_is_saved(point: str, launch: Launch, tmp_pa
         watched.qemu.wait_for_ticks(1)
 
 
-@pytest.fixture
-def frozen_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[str], int]]]:
-    """A folder on a disk of its own, and what ``freeze``s and ``unfreeze``s it: whoever writes then cannot be killed."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a disk takes root")
-    require_tools("mkfs.ext4", "fsfreeze", "mount", "umount")
-    disk, folder = tmp_path / "disk", tmp_path / "mounted"
-    folder.mkdir()
-    with disk.open("wb") as file:
-        file.truncate(64 * MiB)
-    subprocess.run(["mkfs.ext4", "-q", disk], check=True)
-    if subprocess.run(["mount", "-o", "loop", disk, folder], capture_output=True, check=False).returncode:
-        pytest.skip("no disk can be mounted here")
-    try:
-        (folder / "images").mkdir()
-        yield folder / "images", lambda verb: subprocess.check_call(["fsfreeze", f"--{verb}", folder])
-    finally:
-        subprocess.run(["fsfreeze", "--unfreeze", folder], capture_output=True, check=False)
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def test_kill_9_while_the_disk_hangs(watched: Watched, frozen_disk: tuple[Path, Callable[[str], int]]) -> None:
+def test_kill_9_while_the_disk_hangs(watched: Watched, tmp_path: Path) -> None:
     """The saver cannot even die, for a thread of it waits for the disk; the guest does not wait with it."""
-    folder, disk = frozen_disk
-    run = watched.save(folder / "guest.save")
-    disk("freeze")
-    until(lambda: in_disk_sleep(run.process.pid), what="a thread that waits for the disk")
-    run.process.kill()
-    assert until(lambda: watched.qmp.status() == "running", what="the guest's running") < FREE_S
-    assert run.process.poll() is None, "it could die: the disk did not hang"
-    disk("unfreeze")
-    assert run.finish().status == -signal.SIGKILL
-    watched.runs_again(run)
-    watched.as_before(folder / "guest.save")
+    with mounted_disk(tmp_path) as disk:
+        folder = disk.folder / "images"
+        folder.mkdir()
+        run = watched.save(folder / "guest.save")
+        disk.freeze()
+        until(lambda: in_disk_sleep(run.process.pid), what="a thread that waits for the disk")
+        run.process.kill()
+        assert until(lambda: watched.qmp.status() == "running", what="the guest's running") < FREE_S
+        assert run.process.poll() is None, "it could die: the disk did not hang"
+        disk.thaw()
+        assert run.finish().status == -signal.SIGKILL
+        watched.runs_again(run)
+        watched.as_before(folder / "guest.save")
     watched.qemu.wait_for_ticks(1, 10)
 
 
@@ -337,57 +317,6 @@ def test_qemu_stands_still_for_two_seconds(doomed: Watched, image: Path, launch:
 
 
 # The connection
-
-
-class Proxy:
-    """Passes a monitor on at ``path``, until ``cut()``; then it is there for the next connection."""
-
-    def __init__(self, path: Path, monitor: Path) -> None:
-        self._monitor = monitor
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._open: list[socket.socket] = []
-        self.count = 0
-        self._threads = [threading.Thread(target=self._serve)]
-        self._threads[0].start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            self.count += 1
-            qemu = socket.socket(socket.AF_UNIX)
-            qemu.connect(str(self._monitor))
-            self._open += [client, qemu]
-            for pair in ((client, qemu), (qemu, client)):
-                self._threads.append(threading.Thread(target=self._pump, args=pair))
-                self._threads[-1].start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def cut(self) -> None:
-        for end in self._open:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._threads[0].join()
-        self.cut()
-        for thread in self._threads:
-            thread.join()
-        for end in (self._listener, *self._open):
-            end.close()
 
 
 @contextmanager

@@ -25,9 +25,10 @@ from streamsave.options import SaveOptions
 from streamsave.units import MiB
 
 from ..kit.cli import Run, streamsave
+from ..kit.proxy import Proxy
 from ..kit.qemu import RunningQemu
 from ..kit.waiting import until
-from .test_kill import KILL_CLIENT, Proxy, Watched, watching
+from .test_kill import KILL_CLIENT, KILL_RESTORE, Watched, watching
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(90)]
 
@@ -104,7 +105,7 @@ def test_two_saves_to_one_path_at_a_time(watched: Watched, image: Path) -> None:
 
 
 def test_killed_before_the_guardian_is_ready(watched: Watched, image: Path) -> None:
-    run = Run([watched.qemu.monitor, image, "quit", "before the guardian"], script=KILL_CLIENT)
+    run = Run([watched.qemu.monitor, image, "quit", "begun"], module=KILL_CLIENT)
     assert run.finish().status == -signal.SIGKILL
     assert watched.runs_again(run) < 2
     assert len(left(image)) == 1
@@ -241,7 +242,7 @@ def test_a_connection_that_breaks_frees_the_guest_at_once(
 
 def test_kill_9_while_somebody_else_migrates(watched: Watched, image: Path) -> None:
     """The guardian undoes what the save did; a migration of somebody else is none of it."""
-    run = Run([watched.qemu.monitor, image, "quit", "refused"], script=KILL_CLIENT)
+    run = Run([watched.qemu.monitor, image, "quit", "refused"], module=KILL_CLIENT)
     assert run.finish().status == -signal.SIGKILL
     until(lambda: not run.family(), what="the guardian's end")
     try:
@@ -260,7 +261,7 @@ def test_kill_9_while_somebody_else_migrates(watched: Watched, image: Path) -> N
 def test_kill_9_of_a_restore_ends_its_qemu(point: str, watched: Watched, image: Path) -> None:
     save(watched.qemu.monitor, image, SaveOptions(format="raw", then="resume"))
     command = watched.qemu.command[: watched.qemu.command.index("-chardev")]
-    run = Run([image, point, *command, "-serial", "null"], script=KILL_CLIENT.with_name("kill_restore.py"))
+    run = Run([image, point, *command, "-serial", "null"], module=KILL_RESTORE)
     assert run.finish().status == -signal.SIGKILL
     assert until(lambda: not run.family(), timeout_s=10, what="the end of everything that was started") < 5
     image.unlink()
@@ -269,7 +270,7 @@ def test_kill_9_of_a_restore_ends_its_qemu(point: str, watched: Watched, image: 
 def test_kill_9_after_a_restore_leaves_its_guest(watched: Watched, image: Path) -> None:
     save(watched.qemu.monitor, image, SaveOptions(format="raw", then="resume"))
     command = watched.qemu.command[: watched.qemu.command.index("-chardev")]
-    run = Run([image, "restored", *command, "-serial", "null"], script=KILL_CLIENT.with_name("kill_restore.py"))
+    run = Run([image, "restored", *command, "-serial", "null"], module=KILL_RESTORE)
     assert run.process.wait(20) == -signal.SIGKILL
     time.sleep(1.5)
     (qemu,) = run.family()

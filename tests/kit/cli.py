@@ -16,6 +16,8 @@ from typing import Any, Final
 MARK: Final = "STREAMSAVE_TEST_RUN"
 """An environment variable that everything inherits which a run starts, wherever it goes."""
 END_S: Final = 40.0
+ROOT: Final = Path(__file__).parents[2]
+"""Where ``tests`` is a package."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,20 @@ class Result:
 
 @dataclass
 class Run:
-    """``streamsave ARGUMENTS...`` in a process group of its own, or with ``script`` that Python program."""
+    """``streamsave ARGUMENTS...`` in a process group of its own, or with ``script`` or ``module`` that program."""
 
     arguments: Sequence[str | Path]
     prefix: Sequence[str] = ()
     script: Path | None = None
+    module: str = ""
+    pass_fds: Sequence[int] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     """On top of our own environment."""
     cwd: Path | None = None
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self) -> None:
-        program = ["-m", "streamsave.cli"] if self.script is None else [str(self.script)]
+        program = ["-m", self.module or "streamsave.cli"] if self.script is None else [str(self.script)]
         self.process = subprocess.Popen(
             [*self.prefix, sys.executable, *program, *map(str, self.arguments)],
             stdin=subprocess.DEVNULL,
@@ -64,8 +68,9 @@ class Run:
             text=True,
             errors="backslashreplace",  # what a damaged stream makes QEMU say
             process_group=0,
+            pass_fds=self.pass_fds,
             env={**os.environ, **self.env, MARK: self.mark},
-            cwd=self.cwd,
+            cwd=self.cwd or (ROOT if self.module else None),
         )
 
     def first_line(self) -> str:
