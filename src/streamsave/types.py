@@ -63,6 +63,8 @@ class ImageFile(DurableSink, Protocol):
     path: Path
     size: int
     """Bytes written so far, head included."""
+    left: str
+    """What could not be discarded, and why; empty: nothing."""
 
     def commit(self, header: bytes, partial: bytes) -> None:
         """Make the image exist, with the complete ``header`` in place of the ``partial`` one. Durable when it returns.

@@ -23,6 +23,7 @@ from streamsave.errors import (
     CorruptImageError,
     ImageError,
     IncomingError,
+    MonitorLostError,
     ProcessError,
     SourceError,
     StreamsaveError,
@@ -33,7 +34,7 @@ from streamsave.operations.outflow import restore_stream
 from streamsave.operations.reports import RestoreReport
 from streamsave.operations.restore import restore
 from streamsave.operations.save import save
-from streamsave.options import RestoreOptions, SaveOptions
+from streamsave.options import GuestState, RestoreOptions, SaveOptions
 from streamsave.pipeline.decompress import Decompression
 from streamsave.qemu.migration import MigrationSettings
 from streamsave.qemu.monitor import Monitor
@@ -277,6 +278,25 @@ def test_settings_that_cannot_be_put_back_are_a_warning(
     assert [warning.partition(";")[0] for warning in report.warnings] == [
         "QEMU's migration settings could not be put back: QEMU refused"
     ]
+
+
+@pytest.mark.parametrize("state", ["running", "paused"])
+def test_a_monitor_that_breaks_when_all_is_done(
+    state: GuestState, saved: dict[str, bytes], launch: Launch, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU may be gone with it, or not: that is an error, which says that the guest had come back."""
+    image.write_bytes(saved["zstd"])
+
+    def hang_up(settings: MigrationSettings) -> None:
+        raise MonitorLostError("QEMU hung up")
+
+    monkeypatch.setattr(MigrationSettings, "restore", hang_up)
+    waiting = launch(GUEST, incoming=True)
+    waiting.qmp().close()
+    error = fails(MonitorLostError, image, monitor=waiting.monitor, options=RestoreOptions(state=state))
+    was = {"running": "ran", "paused": "was paused"}[state]
+    assert error.__notes__ == [f"the guest is restored, and {was} until then; QEMU's migration settings were not put back"]
+    assert waiting.status() == state
 
 
 def test_a_progress_callback_that_raises(saved: dict[str, bytes], command: list[str], image: Path) -> None:

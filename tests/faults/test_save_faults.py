@@ -37,6 +37,7 @@ from streamsave.qemu.monitor import Monitor
 from streamsave.types import Buffer, Progress
 from streamsave.units import MiB
 
+from ..kit.disk import mounted_disk
 from ..kit.qemu import RunningQemu
 from .saving import (
     COMMIT,
@@ -117,6 +118,32 @@ def test_fsync_of_the_folder_fails(
     assert [head.startswith(MAGIC_COMPLETE) for head in seen] == [False], "it was removed as a partial image"
     assert list(image.parent.iterdir()) == []
     goes_on(guest, before)
+
+
+def test_a_disk_that_becomes_read_only(guest: RunningQemu, tmp_path: Path) -> None:
+    """What stays is told, and is no image once the disk works again."""
+    before = state_of(guest)
+    failed: list[bool] = []
+    with mounted_disk(tmp_path) as disk:
+        image = disk.folder / "images" / "guest.save"
+        image.parent.mkdir()
+
+        def fail(progress: Progress) -> None:
+            if progress.bytes_out and not failed:
+                failed.append(True)
+                disk.make_read_only()
+
+        with pytest.raises(DestinationError, match="Read-only file system") as caught:
+            save(guest.monitor, image, RAW, progress=fail)
+        (left,) = image.parent.iterdir()
+        assert caught.value.__notes__ == [
+            f"{left} could not be removed (Read-only file system): it is of no use, for the guest runs on"
+        ]
+        assert left.name.endswith(TEMPORARY_SUFFIX)
+        goes_on(guest, before)
+        disk.mend()
+        save(guest.monitor, image, SaveOptions(format="raw", then="resume"))
+        assert list(image.parent.iterdir()) == [image]
 
 
 def test_interrupted_between_rename_and_the_folders_fsync(

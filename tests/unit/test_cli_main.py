@@ -145,7 +145,7 @@ def test_an_error_becomes_one_line_and_its_status(failing_info: SimpleNamespace,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), MemoryError(), RecursionError("deep")])
+@pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), RecursionError("deep")])
 def test_a_bug_is_told_as_one_without_a_traceback(
     error: Exception, failing_info: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -157,6 +157,14 @@ def test_a_bug_is_told_as_one_without_a_traceback(
     assert "report it" in second
     event = json.loads(out)
     assert (event["class"], event["exit_status"]) == (type(error).__name__, 70)
+
+
+def test_no_memory_is_no_bug(failing_info: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    failing_info.error = MemoryError()
+    assert cli.main(["info", "x", "--json"]) == 50
+    out, err = capsys.readouterr()
+    assert err.startswith("streamsave: error: there is not enough memory: use fewer threads")
+    assert json.loads(out)["class"] == "ResourceError"
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("x\x1b"), CorruptImageError("x\x1b")])

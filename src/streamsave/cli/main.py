@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from .. import __version__
-from ..errors import Aborted, DestinationError, StreamsaveError
+from ..errors import Aborted, DestinationError, ResourceError, StreamsaveError
 from . import completion, convert, demo, edit, formats, info, restore, save, verify
 from .arguments import CommandParser
 from .output import INTERNAL_ERROR_STATUS, PROGRAM, Output, complain, escape, exit_status, write
@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(output, error)
     except KeyboardInterrupt as error:  # outside of an operation: at a question, or still starting
         return _failed(output, Aborted("interrupted by SIGINT", signum=signal.SIGINT).with_traceback(error.__traceback__))
+    except MemoryError as error:
+        why = "there is not enough memory: use fewer threads, or raise the limit (ulimit -v, or the control group's)"
+        return _failed(output, ResourceError(why).with_traceback(error.__traceback__))
     except Exception as error:
         advice = "this is a bug in streamsave: please report it, with what the same command prints under STREAMSAVE_DEBUG=1"
         _show_traceback()

@@ -177,8 +177,10 @@ class NewImage(ImageSink):
         try:
             if self._is_ours(path):
                 os.unlink(path)
-        except OSError:
-            pass  # gone already, or a folder that takes no change any more: the partial magic says what it is
+        except FileNotFoundError:
+            pass  # just now
+        except OSError as error:  # a folder that takes no change any more
+            self.left = f"{path} could not be removed ({error.strerror}): it is of no use, for the guest runs on"
 
     def _is_ours(self, path: Path) -> bool:
         try:

@@ -41,6 +41,8 @@ class ImageSink(ABC):
         self.committed = False
         self.naming = False
         """The image is about to exist: from here on ``abort()`` comes too late."""
+        self.left = ""
+        """What a disk that takes no change any more has of an image that was discarded; empty: nothing."""
         self._fd = fd
         self._lock = threading.Lock()
         self._aborted = False

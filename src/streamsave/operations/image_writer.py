@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from ..cancel import Cancellation
@@ -95,8 +96,12 @@ class ImageWriter(Generic[FileT]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.file.discard()
+        if error is not None and self.file.left:
+            error.add_note(self.file.left)
 
 
 def new_image(

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..cancel import Cancellation
 from ..codecs.base import Codec
 from ..endpoints.socket import SocketSink
-from ..errors import CommandError, DestinationError, IncomingError, MonitorError, UsageError
+from ..errors import CommandError, DestinationError, IncomingError, MonitorError, MonitorLostError, UsageError
 from ..guardian.parent import Guardian
 from ..guardian.plan import GuardianPlan
 from ..options import RestoreOptions, runs_after
@@ -115,7 +115,7 @@ class _GuestRestore:
                 if self._process is None:  # ours is about to be ended
                     _put_back(qmp, settings)
                 raise
-            warnings = _put_back_or_warn(qmp, settings)
+            warnings = _put_back_or_warn(qmp, settings, running=running)
             self._course.end(HAND_OVER)
         return outflow.report(self._course, running=running, process=self._process, warnings=warnings)
 
@@ -166,11 +166,15 @@ def _put_back(qmp: Monitor, settings: MigrationSettings) -> None:
             qmp.execute(command, arguments, timeout_s=PUT_BACK_S)
 
 
-def _put_back_or_warn(qmp: Monitor, settings: MigrationSettings) -> tuple[str, ...]:
-    """After a success: a refusal is no reason to throw the guest away."""
+def _put_back_or_warn(qmp: Monitor, settings: MigrationSettings, *, running: bool) -> tuple[str, ...]:
+    """After a success: a refusal is no reason to throw the guest away. Of a QEMU that hangs up nobody knows."""
     try:
         with qmp.uninterrupted():
             settings.restore()
     except CommandError as error:
         return (f"QEMU's migration settings could not be put back: {error}; set them anew before you migrate the guest",)
+    except MonitorLostError as error:
+        state = "ran" if running else "was paused"
+        error.add_note(f"the guest is restored, and {state} until then; QEMU's migration settings were not put back")
+        raise
     return ()
