@@ -5,7 +5,7 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak damage fuzz interop interop-full lint format guest bench clean
+.PHONY: help demo test soak damage torture fuzz interop interop-full lint format guest bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ interop-full: ## every format in every direction, with both libvirts; writes the
 damage: ## ten thousand random damages to images of every format
 	@scripts/bootstrap test
 	$(BIN)/python -m tests.faults.damage $(ARGS)
+
+torture: ## a thousand saves and restores of a real guest, each with a fault: the guest and the image survive; as root
+	@scripts/bootstrap test
+	$(BIN)/python -m tests.faults.torture $(ARGS)
 
 fuzz: ## fuzz what reads untrusted bytes, a minute each (or FUZZ_SECONDS)
 	@scripts/bootstrap test
