@@ -62,12 +62,14 @@ def frame_sizes(codec: Codec, payload: bytes, step: int) -> Iterator[int]:
     start = codec.prologue_size(memoryview(payload)[: codec.probe_size])
     view = memoryview(payload)[start : len(payload) - len(codec.epilogue)]
     while view:
-        have = size = 0
-        while not size:
+        have = size = least = 0
+        while size <= 0:
             assert have < min(len(view), limit), "the splitter wants more than there can be"
             have = min(have + step, len(view), limit)
+            least = max(least, -size)
             size = splitter.frame_size(view[:have], final=have == len(view))
         assert 0 < size <= limit
+        assert have >= min(least, len(view)), "it said that it needs more to tell"
         yield size
         view = view[size:]
 

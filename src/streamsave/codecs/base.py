@@ -66,8 +66,9 @@ class Splitter(Protocol):
     def frame_size(self, view: memoryview, *, final: bool) -> int:
         """The size of the frame at the start of ``view``; 0: more bytes are needed to tell (never when ``final``).
 
-        The result may exceed ``len(view)``: then the frame goes on behind it. ``view`` is never empty, and starts at the
-        same byte until a size was returned. ``final``: the payload ends with ``view``.
+        Where it is known how many bytes that takes at the least, they are the result, negated. The size may exceed
+        ``len(view)``: then the frame goes on behind it. ``view`` is never empty, and starts at the same byte until a size
+        was returned. ``final``: the payload ends with ``view``.
 
         Raises:
             NotFramed: no frame that we could find here, or one too large for a slot.

@@ -20,7 +20,7 @@ from typing import Final
 
 from ..format.frames import FrameTable
 from ..types import Buffer
-from ..units import KiB, MiB
+from ..units import MiB
 from .base import Codec, DecodeError, NotFramed, ReadBytes, TruncatedError
 from .lzop_container import (
     ADLER_OF_BLOCK,
@@ -59,7 +59,7 @@ class Lzop(Codec):
     tool = ("lzop", "-c")
     tool_decode_options = ("-dc", "--ignore-warn")
     chunk_size = _CHUNK_SIZE
-    probe_size = 64 * KiB
+    probe_size = 512
     prologue = _PROLOGUE
     epilogue = END
 
@@ -185,26 +185,37 @@ class LzopDecoder:
 class LzopSplitter:
     """Follows the sizes of the blocks, within the bounds of a slot."""
 
+    def __init__(self) -> None:
+        self._position = 0
+        """Of the next block in the frame that is looked at."""
+        self._filled = 0
+        """How much of a chunk the blocks before it are."""
+
     def frame_size(self, view: memoryview, *, final: bool) -> int:
         """Up to the end of the block, or of the file, that ends the frame."""
-        position = filled = 0
         size = BLOCK_SIZE
-        while size == BLOCK_SIZE and filled < _CHUNK_SIZE:
-            ending = view[position : position + len(_NEW_FILE)]
+        while size == BLOCK_SIZE and self._filled < _CHUNK_SIZE:
+            ending = view[self._position : self._position + len(_NEW_FILE)]
             if ending == _NEW_FILE:
-                return position + len(_NEW_FILE)
+                return self._end(len(_NEW_FILE))
             if len(ending) < BLOCK.size or ending[: len(END)] == END:
                 if final or (ending != _NEW_FILE[: len(ending)] and ending[: len(END)] == END):
                     raise NotFramed
-                return 0
-            size, data_size, _ = BLOCK.unpack_from(view, position)
+                return -self._position - (len(_NEW_FILE) if ending[: len(END)] == END else BLOCK.size)
+            size, data_size, _ = BLOCK.unpack_from(view, self._position)
             try:
                 check_sizes(size, data_size, BLOCK_SIZE)
             except DecodeError:
                 raise NotFramed from None
-            position += BLOCK.size + data_size
-            filled += size
-        return position
+            self._position += BLOCK.size + data_size
+            self._filled += size
+        return self._end(0)
+
+    def _end(self, size: int) -> int:
+        """The frame ends ``size`` bytes behind its last block; the next call is about another one."""
+        size += self._position
+        self._position = self._filled = 0
+        return size
 
 
 CODEC: Final = Lzop()

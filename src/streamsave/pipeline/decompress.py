@@ -115,16 +115,16 @@ class Decompression(Pipeline):
                 while True:
                     if payload.ended and view[:have] == codec.epilogue:
                         return 0
-                    if have and not size:
+                    if have and size <= 0:
                         size = self._splitter.frame_size(view[:have], final=payload.ended)
                     if size > len(view) or self._oversized:
                         raise NotFramed
-                    if size and size <= have:
+                    if 0 < size <= have:
                         payload.unread(view[size:have])
                         return size
                     if payload.ended:
                         raise TruncatedError("the file ends inside it")
-                    wanted = size or min(have + codec.probe_size, len(view))
+                    wanted = size if size > 0 else min(max(have + codec.probe_size, -size), len(view))
                     if wanted == have:
                         raise NotFramed
                     have += payload.readinto(view[have:wanted])
