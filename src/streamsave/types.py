@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
 from pathlib import Path
+from types import TracebackType
 from typing import Literal, Protocol, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap
@@ -63,8 +64,6 @@ class ImageFile(DurableSink, Protocol):
     path: Path
     size: int
     """Bytes written so far, head included."""
-    left: str
-    """What could not be discarded, and why; empty: nothing."""
 
     def commit(self, header: bytes, partial: bytes) -> None:
         """Make the image exist, with the complete ``header`` in place of the ``partial`` one. Durable when it returns.
@@ -73,8 +72,10 @@ class ImageFile(DurableSink, Protocol):
             DestinationError: some step failed, and no image exists.
         """
 
-    def discard(self) -> None:
-        """Remove what was not committed, and close. May be called twice."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Remove what was not committed, and close. A note on ``error`` says what could not be removed, and why."""
 
 
 Outcome: TypeAlias = Literal["", "done", "failed"]

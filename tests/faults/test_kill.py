@@ -204,6 +204,23 @@ def test_kill_9_after_the_image_exists(point: str, then: str, doomed: Watched, l
         assert restored.console.seamless()
 
 
+@pytest.mark.parametrize(("point", "exists"), [("before rename", False), ("after rename", True)])
+def test_kill_9_of_a_save_over_an_image(point: str, exists: bool, watched: Watched, image: Path) -> None:
+    """The older one has its name, or is gone."""
+    image.write_text("an older image")
+    run = Run([watched.qemu.monitor, image, "resume", point], module=KILL_CLIENT)
+    assert run.finish().status == -signal.SIGKILL
+    assert watched.runs_again(run) < FREE_S
+    assert [each.name for each in image.parent.iterdir()] == [image.name]
+    if exists:
+        assert read_info(image).header.complete
+    else:
+        assert image.read_text() == "an older image"
+    image.unlink()
+    watched.as_before(image)
+    watched.qemu.wait_for_ticks(1, 10)
+
+
 @pytest.mark.parametrize("point", ["settings changed", "mid stream", "before rename"])
 def test_kill_9_while_a_paused_guest_is_saved(point: str, launch: Launch, tmp_path: Path, image: Path) -> None:
     with watching(launch, tmp_path, paused=True) as watched:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -13,6 +14,8 @@ import pytest
 
 from streamsave.cancel import Cancellation
 from streamsave.codecs.registry import find_codec
+from streamsave.endpoints import file
+from streamsave.endpoints.exchange import exchange
 from streamsave.endpoints.file import NewImage
 from streamsave.endpoints.leftovers import TEMPORARY_SUFFIX
 from streamsave.endpoints.socket import SocketSource
@@ -45,6 +48,7 @@ from .saving import (
     GLOBALS,
     HEADER,
     IO_ERROR,
+    OLDER,
     PAYLOAD,
     RAW,
     TAKEN_BACK,
@@ -86,9 +90,14 @@ def test_fsync_fails(number: int, fails: Fails, image: Path, monkeypatch: pytest
     assert f"{image}: cannot make the image durable: Input/output error" in str(fails(DestinationError))
 
 
+@pytest.mark.parametrize("exchanges", [True, False])
 @pytest.mark.parametrize("error", [IO_ERROR, OSError(18, os.strerror(18))])
-def test_rename_fails(error: OSError, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "rename", failing(os.rename, 1, error=error))
+def test_naming_fails(error: OSError, exchanges: bool, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if exchanges:
+        monkeypatch.setattr(file, "exchange", failing(exchange, 1, error=error))
+    else:
+        monkeypatch.setattr(NewImage, "_change_places", lambda _: False)
+        monkeypatch.setattr(os, "rename", failing(os.rename, 1, error=error))
     assert f"{image}: cannot make the image durable: {error.strerror}" in str(fails(DestinationError))
 
 
@@ -98,10 +107,17 @@ def test_the_header_cannot_be_rewritten(fails: Fails, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("numbers", [(FOLDER,), (FOLDER, TAKEN_BACK)], ids=["once", "for good"])
-def test_fsync_of_the_folder_fails(
+def test_fsync_of_the_folder_fails(numbers: Sequence[int], fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The older image has its name again."""
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, *numbers))
+    assert "cannot make the image durable: Input/output error" in str(fails(DestinationError))
+
+
+@pytest.mark.parametrize("numbers", [(FOLDER,), (FOLDER, TAKEN_BACK)], ids=["once", "for good"])
+def test_fsync_of_the_folder_fails_where_no_image_was(
     numbers: Sequence[int], guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The older image is gone by then; but nothing that looks complete may stay, whatever the disk makes durable."""
+    """Nothing that looks complete may stay, whatever the disk makes durable."""
     before = state_of(guest)
     seen: list[bytes] = []
     unlink = os.unlink
@@ -146,6 +162,23 @@ def test_a_disk_that_becomes_read_only(guest: RunningQemu, tmp_path: Path) -> No
         assert list(image.parent.iterdir()) == [image]
 
 
+def test_a_disk_that_takes_no_change_any_more(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last fsync fails, and nothing can be taken back then: both images are there, and the error says which is which."""
+    before = state_of(guest)
+    image.write_bytes(OLDER)
+    read_only = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, *range(FOLDER, 20)))
+    monkeypatch.setattr(file, "exchange", failing(exchange, *range(2, 20), error=read_only))
+    with pytest.raises(DestinationError, match="cannot make the image durable: Input/output error") as caught:
+        save(guest.monitor, image, RAW)
+    monkeypatch.undo()
+    (older,) = (each for each in image.parent.iterdir() if each != image)
+    assert caught.value.__notes__ == [f"{image} could not be taken back: it is complete, and {older} is the older image"]
+    assert older.read_bytes() == OLDER
+    assert read_info(image).header.complete
+    goes_on(guest, before)
+
+
 def test_interrupted_between_rename_and_the_folders_fsync(
     guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,19 +190,26 @@ def test_interrupted_between_rename_and_the_folders_fsync(
     goes_on(guest, before)
 
 
-def test_interrupted_right_after_the_rename(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("older", [b"", OLDER], ids=["no image", "an image"])
+def test_interrupted_right_after_the_naming(
+    older: bytes, guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The interpreter delivers a SIGINT when the call has returned: the image has its name then."""
     before = state_of(guest)
-    rename = os.rename
+    if older:
+        image.write_bytes(older)
+    owner, name = (file, "exchange") if older else (os, "rename")
+    wrapped = getattr(owner, name)
 
-    def rename_and_interrupt(*arguments: Any) -> None:
-        rename(*arguments)
-        raise KeyboardInterrupt
+    def name_and_interrupt(*arguments: Any) -> None:
+        wrapped(*arguments)
+        if image.read_bytes().startswith(MAGIC_COMPLETE):
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "rename", rename_and_interrupt)
+    monkeypatch.setattr(owner, name, name_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         save(guest.monitor, image, RAW)
-    assert list(image.parent.iterdir()) == []
+    assert [(each, each.read_bytes()) for each in image.parent.iterdir()] == [(image, older)] * bool(older)
     goes_on(guest, before)
 
 

@@ -34,6 +34,7 @@ from streamsave.types import Progress
 from streamsave.units import KiB, MiB
 
 from ..kit.cli import streamsave
+from ..kit.device import block_device
 from ..kit.images import METADATA, flip, long_stream, made_up_stream, restored, save_bytes, save_pieces
 from ..kit.sparse import sparse_guest, write_sparse
 
@@ -171,6 +172,28 @@ def test_in_place_by_another_of_its_names(images: dict[str, Path], tmp_path: Pat
     convert(path, new, CompressOptions(format="zstd"))
     check(new, "zstd")
     check(path, "raw")
+
+
+def test_onto_a_device(images: dict[str, Path], tmp_path: Path) -> None:
+    """The image goes into it, as a save's does; the node itself is not replaced."""
+    node = tmp_path / "device"
+    with block_device(tmp_path / "backing", bytes(16 * MiB)) as device:
+        os.mknod(node, stat.S_IFBLK | 0o600, device.stat().st_rdev)
+        convert(images["raw"], node, CompressOptions(format="gzip"))
+        assert node.is_block_device()
+        assert read_info(device).format == "gzip"
+        assert restored(device)[0] == restored(images["raw"])[0]
+        with pytest.raises(DestinationError, match="not a regular file, so no new one can take its place"):
+            convert(device, node, CompressOptions(format="raw"))
+        assert node.is_block_device()
+
+
+def test_what_is_neither_a_file_nor_a_device_stays(images: dict[str, Path], tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(DestinationError, match="is no regular file and no block device"):
+        convert(images["raw"], fifo)
+    assert fifo.is_fifo()
 
 
 def test_an_image_that_changes_meanwhile_is_not_replaced(images: dict[str, Path], tmp_path: Path) -> None:

@@ -223,6 +223,15 @@ def test_a_descriptor_that_is_not_open_for_both(flags: int, tmp_path: Path) -> N
     assert path.read_bytes() == OLDER
 
 
+def test_a_descriptor_that_only_appends(tmp_path: Path) -> None:
+    """Nothing in the file could be changed then: its older image would stay complete, and be cut to the new one's size."""
+    path = tmp_path / "given"
+    path.write_bytes(OLDER)
+    with path.open("a+b") as file, pytest.raises(UsageError, match=r"open for appending.*open it without O_APPEND"):
+        save_to(file.fileno())
+    assert path.read_bytes() == OLDER
+
+
 def test_descriptors_that_are_nothing_to_write_to() -> None:
     reading, writing = os.pipe()
     try:

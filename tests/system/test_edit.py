@@ -15,7 +15,7 @@ import pytest
 
 from streamsave.cancel import Cancellation
 from streamsave.codecs.registry import codecs
-from streamsave.endpoints import replacement
+from streamsave.endpoints import file, replacement
 from streamsave.endpoints.replacement import SECTOR_SIZE, overwrite
 from streamsave.errors import Aborted, DestinationError, IncompleteImageError, UsageError
 from streamsave.format.header import HEADER_SIZE, MAGIC_PARTIAL
@@ -293,6 +293,24 @@ def test_a_full_disk(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.listdir(image.parent) == [image.name]
 
 
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_sector_that_the_disk_does_not_take(for_good: bool, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there is there again; or if that fails too the error says that nobody knows."""
+    calls = iter(range(100))
+
+    def failing(fd: int) -> None:
+        if next(calls) == 0 or for_good:
+            raise OSError(5, os.strerror(5))
+
+    before = image.read_bytes()
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(DestinationError, match="cannot be written at offset 24: Input/output error") as caught:
+        edit(image, state="paused")
+    assert image.read_bytes() == before
+    notes = ["the change could not be taken back: after a power failure it may be there or not"]
+    assert getattr(caught.value, "__notes__", []) == notes * for_good
+
+
 @pytest.mark.parametrize("call", ["copy_file_range", "fsync"])
 def test_cancelled(call: str, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cancel, real, calls = Cancellation(), getattr(os, call), iter(range(100))
@@ -318,7 +336,7 @@ TOUCHING = [
         (os, name)
         for name in ("writev", "pwrite", "copy_file_range", "fsync", "rename", "unlink", "fchmod", "fchown", "setxattr")
     ),
-    (replacement, "exchange"),
+    (file, "exchange"),
 ]
 
 

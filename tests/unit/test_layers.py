@@ -41,7 +41,10 @@ COMPILED = f"{PACKAGE}._native._ffi"
 FFI_HOME = f"{PACKAGE}._native"
 """Hands out ``ffi`` and ``lib``, and only its own modules take them."""
 FFI = (FFI_HOME, COMPILED)
-GUARDIAN = tuple(f"{PACKAGE}.{name}" for name in ("guardian", "guardian.child", "guardian.plan", "qemu.recovery"))
+GUARDIAN = tuple(
+    f"{PACKAGE}.{name}"
+    for name in ("guardian", "guardian.child", "guardian.plan", "qemu.recovery", "endpoints", "endpoints.exchange")
+)
 """What runs in the guardian's process: it starts quickly and stays small, so nothing but this and the lowest layer."""
 
 

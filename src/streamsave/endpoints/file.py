@@ -1,8 +1,8 @@
 """Files: an image that is read, and a new image that exists completely or not at all.
 
 A new image is written under a temporary name beside its destination, with the header marked partial. ``commit()`` makes the
-payload durable, then the complete header, then the name; the image exists from the rename on. Whatever happens before leaves
-the destination as it was.
+payload durable, then the complete header, then the name; the image exists from then on. What stood at the destination
+changes places with it and goes only when that is durable: whatever fails before, and whenever the power does, it is there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import DestinationError, SourceError
+from .exchange import CANNOT, exchange
 from .gather import read_all
 from .image_sink import ImageSink, reason
 from .leftovers import remove_leftovers, temporary_name, try_lock
@@ -89,6 +90,8 @@ class NewImage(ImageSink):
         super().__init__(resolve(path), -1)
         self._temporary = self.path
         self._replaced_fd = -1
+        self._whole = False
+        """The complete header is in the file, or may be."""
         try:
             fsync_folder(self.path.parent)  # where that fails a commit would, with the guest long stopped
         except OSError as error:
@@ -123,9 +126,10 @@ class NewImage(ImageSink):
         return self._temporary
 
     def commit(self, header: bytes, partial: bytes) -> None:
-        """See ``ImageSink``. If the last step fails the file is marked as partial again and removed."""
+        """See ``ImageSink``. If the last step fails what stood at the destination is there again."""
         try:
             os.fsync(self._fd)
+            self._whole = True
             self._rewrite(header)
             os.fsync(self._fd)
             self._begin_naming()
@@ -142,6 +146,8 @@ class NewImage(ImageSink):
                 raise self._cannot("make the image durable", error) from error
             raise
         self.committed = True
+        with suppress(OSError):  # nothing was there, or it is only in the way
+            os.unlink(self.temporary)
 
     def discard(self) -> None:
         """Remove what was not committed, and close. May be called twice."""
@@ -157,20 +163,50 @@ class NewImage(ImageSink):
             self._replaced_fd = -1
 
     def _take_name(self) -> None:
-        # What had the name before stays open until close(): to give back many GiB takes a file system its time, for which
-        # the guest must not stand still.
-        with suppress(OSError):  # there is none
+        """Change places with the file that is there; where none is, or the two cannot, take its place.
+
+        That one stays open until ``close()``: to give back many GiB takes a file system its time, for which the guest must
+        not stand still.
+        """
+        with suppress(FileNotFoundError):
             self._replaced_fd = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if stat.S_ISREG(os.fstat(self._replaced_fd).st_mode) and self._change_places():
+                return
         os.rename(self.temporary, self.path)
 
-    def _take_back(self, partial: bytes) -> None:
-        """If the image has its name: that may or may not survive a power failure, so no complete magic may be behind it."""
-        if not self._is_ours(self.path):
-            return
+    def _change_places(self) -> bool:
+        """With what is at ``path``; False: this file system cannot do that."""
         try:
-            self._mark_partial(partial)
+            exchange(self.temporary, self.path)
+        except OSError as error:
+            if error.errno not in CANNOT:
+                raise
+            return False
+        return True
+
+    def _changed_places(self) -> bool:
+        """Whether the two have: asked of the disk, for whoever was interrupted in between knows nothing else."""
+        return self._is_ours(self.path) and os.path.lexists(self.temporary)
+
+    def _take_back(self, partial: bytes) -> None:
+        """Leave no image of ours. A name that it had may survive a power failure, whatever is done about it.
+
+        Where an older image would be missing then, ours stays complete, and good, until that one has its name for certain.
+        Else the complete magic goes first.
+        """
+        try:
+            if self._changed_places():
+                exchange(self.temporary, self.path)
+                fsync_folder(self.path.parent)
+            if self._whole:
+                self._mark_partial(partial)
+        except OSError:
+            pass  # a folder that takes no change any more: whichever image is there is a whole one
         finally:
-            self._unlink(self.path)
+            if self._changed_places():
+                self.left = f"{self.path} could not be taken back: it is complete, and {self.temporary} is the older image"
+            else:
+                self._unlink(self.path)
 
     def _unlink(self, path: Path) -> None:
         """Remove ``path`` if it is still our file."""

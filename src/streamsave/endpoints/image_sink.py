@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import ClassVar, Literal, Self, TypeAlias
 
 from ..errors import DestinationError
@@ -105,8 +106,12 @@ class ImageSink(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.discard()
+        if error is not None and self.left:
+            error.add_note(self.left)
 
     def _writev(self, views: list[memoryview]) -> int:
         self._check_aborted()
@@ -127,13 +132,14 @@ class ImageSink(ABC):
         if os.pwrite(self._fd, header, 0) != len(header):
             raise OSError(errno.EIO, "short write of the header")
 
-    def _mark_partial(self, partial: bytes) -> None:
-        """After a commit that failed: no complete magic may be left, as far as that depends on us."""
+    def _mark_partial(self, partial: bytes) -> bool:
+        """After a commit that failed: no complete magic may be left, as far as that depends on us; False: it may be."""
         try:
             self._rewrite(partial)
             os.fsync(self._fd)
         except OSError:
-            pass  # a disk that fails like this keeps no promise; the error that brought us here is about to be told
+            return False  # a disk that fails like this keeps no promise; the error that brought us here is about to be told
+        return True
 
     def _check_space(self, free: int, least: int) -> None:
         """Refuse what cannot fit."""

@@ -93,8 +93,8 @@ class InPlaceImage(ImageSink):
             self._rewrite(header)
             os.fsync(self._fd)
         except BaseException as error:
-            if self.naming:
-                self._mark_partial(partial)
+            if self.naming and not self._mark_partial(partial):
+                self.left = f"{self.path} could not be marked as partial again: it is of no use, whatever it says of itself"
             if isinstance(error, OSError):
                 raise self._cannot("make the image durable", error) from error
             raise
@@ -124,8 +124,11 @@ class InPlaceImage(ImageSink):
         mode = os.fstat(self._fd).st_mode
         if not (stat.S_ISBLK(mode) or stat.S_ISREG(mode)):
             raise UsageError(f"{self.path}: neither a file nor a block device; ask for a stream to write to a pipe")
-        if fcntl.fcntl(self._fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        if flags & os.O_ACCMODE != os.O_RDWR:
             raise UsageError(f"{self.path}: not open for reading and writing; open it so")
+        if flags & os.O_APPEND:  # what was there would keep its magic
+            raise UsageError(f"{self.path}: open for appending, so nothing in it can be changed; open it without O_APPEND")
         return stat.S_ISBLK(mode)
 
 

@@ -1,8 +1,7 @@
 """A new image that takes the place of one that is there: with its owner, its mode and its attributes, and only if nobody
 changed that one meanwhile. libvirt has to be able to read a managed save afterwards as it was before.
 
-The two change places at one instant, and the old one goes only when that is durable. So a managed save that libvirt has
-used up meanwhile, and removed, does not come back, and one that it is to find is there whatever fails.
+The two change places at one instant. So a managed save that libvirt has used up meanwhile, and removed, does not come back.
 """
 
 from __future__ import annotations
@@ -10,13 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from ..errors import DestinationError
 from ..units import MiB
-from .exchange import CANNOT, exchange
 from .file import NewImage
 
 OF_THE_CONTENTS: Final = frozenset({"security.ima", "security.evm"})
@@ -42,7 +39,6 @@ class Replacement(NewImage):
         self._old_fd = fd
         self._kernel_copies = True
         self._old_status = status
-        self._exchanged = False
         super().__init__(path, head)
 
     def copy_old(self, offset: int) -> None:
@@ -96,34 +92,19 @@ class Replacement(NewImage):
             ) from error
         check_unchanged(self.path, self._old_status)
         super().commit(header, partial)
-        if self._exchanged:
-            with suppress(OSError):  # it is only in the way
-                os.unlink(self.temporary)
 
     def _take_name(self) -> None:
         """Change places with the old file; where the file system cannot do that, take its place at the last moment."""
         check_unchanged(self.path, self._old_status)
         try:
-            exchange(self.temporary, self.path)
+            changed_places = self._change_places()
         except FileNotFoundError:
             check_unchanged(self.path, self._old_status)
             raise
-        except OSError as error:
-            if error.errno not in CANNOT:
-                raise
-            super()._take_name()
-            return
-        self._exchanged = True
-        check_unchanged(self.temporary, self._old_status, name=self.path)
-
-    def _take_back(self, partial: bytes) -> None:
-        """After an exchange: change places again, and the new file goes with its temporary name."""
-        if not self._exchanged:
-            super()._take_back(partial)
-            return
-        with suppress(OSError):  # a folder that takes no change any more: whichever image is there is a whole one
-            exchange(self.temporary, self.path)
-            self._exchanged = False
+        if changed_places:
+            check_unchanged(self.temporary, self._old_status, name=self.path)
+        else:
+            os.rename(self.temporary, self.path)
 
     def _keep_attributes(self) -> None:
         old, new = self._old_status, os.fstat(self._fd)
@@ -154,15 +135,29 @@ def overwrite(path: Path, fd: int, status: os.stat_result, data: bytes, offset: 
         raise ValueError(f"{len(data)} bytes at offset {offset} are not in one sector")
     check_unchanged(path, status)
     try:
+        before = os.pread(fd, len(data), offset)
         writing_fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            if os.pwrite(writing_fd, data, offset) != len(data):
-                raise OSError(errno.EIO, "short write")
-            os.fsync(writing_fd)
+            _write_through(writing_fd, data, offset)
+        except OSError as error:
+            try:
+                _write_through(writing_fd, before, offset)
+            except OSError:
+                error.add_note("the change could not be taken back: after a power failure it may be there or not")
+            raise
         finally:
             os.close(writing_fd)
     except OSError as error:
-        raise DestinationError(f"{path}: cannot be written at offset {offset}: {error.strerror}", path=path) from error
+        failure = DestinationError(f"{path}: cannot be written at offset {offset}: {error.strerror}", path=path)
+        for note in getattr(error, "__notes__", ()):
+            failure.add_note(note)
+        raise failure from error
+
+
+def _write_through(fd: int, data: bytes, offset: int) -> None:
+    if os.pwrite(fd, data, offset) != len(data):
+        raise OSError(errno.EIO, "short write")
+    os.fsync(fd)
 
 
 def check_unchanged(path: Path, status: os.stat_result, *, name: Path | None = None) -> None:

@@ -43,7 +43,9 @@ def main(arguments: list[str]) -> int:
         return 0
     if said.process_fd >= 0:
         _kill(said.process_fd)
-    if not _act(plan, image, said, monitor_fd):
+    if _act(plan, image, said, monitor_fd):
+        image.tidy_up()
+    else:
         image.take_back()
         if _is_dying(parent):
             _wait_readable(watch_fd)  # what it still has under way on the disk may be a rename
@@ -170,11 +172,18 @@ class _Image:
             return False  # no image after all: the guest must not be ended for it
         return True
 
+    def tidy_up(self) -> None:
+        """There is one: what it changed places with goes."""
+        if self._plan.kind == "file":
+            try:
+                os.unlink(self._plan.temporary)
+            except OSError:
+                pass  # it took the place of nothing, or that is gone
+
     def take_back(self) -> None:
         """See to it that there is none: the file goes, and what was written in place begins as a partial image."""
         if self._plan.kind == "file":
-            for path in (self._plan.temporary, self._plan.destination):
-                self._remove(path)
+            self._remove_file()
         elif self._plan.kind == "in place":
             try:
                 if self._begins_as(self._plan.complete):
@@ -185,6 +194,21 @@ class _Image:
 
     def _begins_as(self, magic: str) -> bool:
         return os.pread(self._fd, len(magic), 0) == magic.encode()
+
+    def _remove_file(self) -> None:
+        """What it changed places with has its name again then; where that fails both stay, for both are whole."""
+        from ..endpoints.exchange import exchange
+
+        temporary, destination = self._plan.temporary, self._plan.destination
+        try:
+            if os.path.lexists(temporary) and self._is_at(destination):
+                exchange(temporary, destination)
+        except FileNotFoundError:
+            pass  # there is no image, or it took the place of nothing
+        except OSError:
+            return
+        for path in (temporary, destination):
+            self._remove(path)
 
     def _is_at(self, path: str) -> bool:
         return os.path.samestat(os.lstat(path), os.fstat(self._fd))

@@ -17,7 +17,6 @@ from ..choices import DEFAULT_WINDOW
 from ..codecs.base import Codec
 from ..codecs.registry import find_codec
 from ..endpoints.descriptor import name_of
-from ..endpoints.file import NewImage
 from ..endpoints.image_pipe import ImagePipe
 from ..endpoints.replacement import Replacement
 from ..errors import CorruptImageError, UnsupportedImageError
@@ -32,6 +31,7 @@ from ..pipeline.gate import Gate
 from ..pipeline.handover import HandOver
 from ..types import ImageFile, ProgressCallback, Source
 from .course import COMMIT, Course
+from .destination import open_destination
 from .flow import convert_progress
 from .guarding import check_managed
 from .image import OpenImage
@@ -86,7 +86,7 @@ def convert(
             metadata = Metadata(xml, metadata.cookie)
         if not isinstance(destination, int):
             check_managed(Path(destination), options.codec)
-        create = _creator(image, destination)
+        create = _creator(image, destination, options.codec, cancel)
         at_once = isinstance(destination, int)
         with ImageWriter(create, options.codec, metadata, was_running=was_running, at_once=at_once) as new:
             return _Conversion(image, codec, payload, new, options, course).run(was_running, cancel)
@@ -111,13 +111,15 @@ def _name(endpoint: str | Path | int) -> Path:
     return name_of(endpoint) if isinstance(endpoint, int) else Path(endpoint)
 
 
-def _creator(image: OpenImage | PipedImage, destination: str | Path | int) -> Callable[[bytes], ImageFile]:
-    """What makes the new file: a pipe's end, a file of its own, or one in place of the source."""
+def _creator(
+    image: OpenImage | PipedImage, destination: str | Path | int, codec: Codec, cancel: Cancellation
+) -> Callable[[bytes], ImageFile]:
+    """What makes the new image: into a pipe, instead of the source, or as a save does it."""
     if isinstance(destination, int):
         return partial(ImagePipe, destination)
     path = Path(destination)
     if not isinstance(image, OpenImage) or not _is_file(path, image.status):
-        return partial(NewImage, path)
+        return partial(open_destination, path, codec=codec, cancel=cancel)
     return partial(Replacement, path, fd=image.source.fileno(), status=image.status)
 
 

@@ -54,8 +54,8 @@ def open_destination(
         )
     if mode and not stat.S_ISREG(mode):
         raise DestinationError(
-            f"{path}: is no regular file and no block device; a pipe has to be asked for (--stream), for nothing can be"
-            " taken back from it",
+            f"{path}: is no regular file and no block device; a pipe has to be asked for (save --stream, convert to -), for"
+            " nothing can be taken back from it",
             path=path,
         )
     return NewImage(path, head, least_size=least_size)

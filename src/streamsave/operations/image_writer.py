@@ -99,9 +99,7 @@ class ImageWriter(Generic[FileT]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.file.discard()
-        if error is not None and self.file.left:
-            error.add_note(self.file.left)
+        self.file.__exit__(kind, error, traceback)
 
 
 def new_image(
