@@ -1,7 +1,8 @@
 """Payloads decoded into nowhere: with two threads, with one, and by the stock tool, in turn.
 
 ``python -m bench.decoding [--pairs N] [--size MIB] [FORMAT...]``. The data is what a guest's RAM is full of: programs and
-libraries. Each payload is decoded by two decoder threads, by one, and by the tool, one after the other, ``--pairs`` times.
+libraries. Each payload is a file; ours comes with its index, as in an image, so each chunk is held against its digest. It
+is decoded by two decoder threads, by one, and by the tool, one after the other, ``--pairs`` times.
 ``2/1`` says how many times as fast two threads are as one, ``2/tool`` as the tool; both of the shortest times, since others
 share the machine and nothing makes a run faster than it can be, with the median of the pairs behind. ``cpu/tool`` compares
 processor seconds. Where a payload cannot be split, one thread decodes: then ``2/1`` should be 1.
@@ -10,6 +11,7 @@ processor seconds. Where a payload cannot be split, one thread decodes: then ``2
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import subprocess
@@ -17,13 +19,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from streamsave._native.scan import StreamScanner
 from streamsave.codecs.base import Codec
 from streamsave.codecs.registry import codecs
+from streamsave.endpoints.file import FileSource
 from streamsave.endpoints.memory import DiscardSink, MemorySink, MemorySource
+from streamsave.format.index import IMAGE_ID_SIZE, Index
+from streamsave.format.pages import FirstRecords
 from streamsave.pipeline.compress import Compression
 from streamsave.pipeline.decompress import Decompression
 from streamsave.pipeline.stages import Pipeline
@@ -58,30 +65,34 @@ def main() -> int:
     data = (programs() * (args.size // 16 + 1))[: args.size * MiB]
     print(f"{'payload':26} {'MiB/s':>6} {'2/1':>5} (median) {'2/tool':>6} (median) {'cpu/tool':>8}")
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        path = Path(folder) / "payload"
         for name, codec in codecs().items():
             if codec.tool and (not args.formats or name in args.formats):
-                for label, payload in payloads(codec, data):
-                    print(row(label, codec, payload, Path(folder) / "payload", args.pairs, len(data)), flush=True)
+                for label, index in payloads(codec, data, path):
+                    print(row(label, codec, path, index, args.pairs, len(data)), flush=True)
     return 0
 
 
-def payloads(codec: Codec, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """Ours, and those of other programs, each with a name."""
-    sink = MemorySink()
-    finish(Compression(MemorySource(data), sink, codec, level=codec.default_level, threads=2, observe=lambda view: None))
-    yield f"{codec.name}, ours", bytes(sink.data)
+def payloads(codec: Codec, data: bytes, path: Path) -> Iterator[tuple[str, Index | None]]:
+    """Ours, and those of other programs, each with a name, and ours with an index; they are written to ``path``."""
+    sink, scanner = MemorySink(), StreamScanner()
+    ours = Compression(MemorySource(data), sink, codec, level=codec.default_level, threads=2, observe=scanner.feed)
+    finish(ours)
+    path.write_bytes(sink.data)
+    yield f"{codec.name}, ours", Index(bytes(IMAGE_ID_SIZE), ours.frames, bytes(ours.leaves), scanner.map(), FirstRecords())
     for command in FOREIGN.get(codec.name, ()):
         if shutil.which(command.split()[0]):
-            yield command, subprocess.run(command.split(), input=data, stdout=subprocess.PIPE, check=True).stdout
+            with path.open("wb") as file:
+                subprocess.run(command.split(), input=data, stdout=file, check=True)
+            yield command, None
 
 
-def row(label: str, codec: Codec, payload: bytes, path: Path, pairs: int, size: int) -> str:
+def row(label: str, codec: Codec, path: Path, index: Index | None, pairs: int, size: int) -> str:
     """A line of the table."""
-    path.write_bytes(payload)
     two, one, tool = [], [], []
     for _ in range(pairs):
-        two.append(ours(codec, payload, 2, size))
-        one.append(ours(codec, payload, 1, size))
+        two.append(ours(codec, path, index, 2, size))
+        one.append(ours(codec, path, index, 1, size))
         tool.append(theirs(codec, path))
     columns = []
     for others in (one, tool):
@@ -95,10 +106,15 @@ def best(runs: list[Run]) -> Run:
     return min(runs, key=lambda run: run.wall_s)
 
 
-def ours(codec: Codec, payload: bytes, threads: int, size: int) -> Run:
-    sink, source = DiscardSink(), MemorySource(payload)
+def ours(codec: Codec, path: Path, index: Index | None, threads: int, size: int) -> Run:
+    sink = DiscardSink()
     began, cpu = time.perf_counter(), time.process_time()
-    finish(Decompression(source, sink, codec, threads=threads, observe=lambda view: None, path=Path("-"), payload_offset=0))
+    with closing(FileSource(os.open(path, os.O_RDONLY), path)) as source:
+        finish(
+            Decompression(
+                source, sink, codec, threads=threads, observe=lambda view: None, path=path, payload_offset=0, index=index
+            )
+        )
     assert sink.size == size
     return Run(time.perf_counter() - began, time.process_time() - cpu)
 
