@@ -5,7 +5,7 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak damage torture fuzz interop interop-full lint format guest bench clean
+.PHONY: help demo test soak damage torture fuzz interop interop-full lint format guest bench bench-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,9 +58,13 @@ guest: ## build the demo guest from guest/demo.S
 	@scripts/bootstrap test
 	$(MAKE) --no-print-directory -C guest
 
-bench: ## compare with the stock tools on this machine
+bench: ## compare with the stock tools on this machine: hours; QUICK=1: minutes; ARGS, as: make bench ARGS=--help
 	@scripts/bootstrap test
-	$(BIN)/python -m bench $(ARGS)
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
+bench-check: ## whether a pair became worse since the last release: ten minutes, on a machine with nothing else to do
+	@scripts/bootstrap test
+	$(BIN)/python -m bench.check $(ARGS)
 
 clean: ## remove everything that is built or downloaded
 	for suite in trixie bookworm; do LAB_SUITE=$$suite tests/interop/lab down; done

@@ -1,1 +1,1 @@
-"""Measurements. ``python -m bench`` compares saves in pairs; ``pytest bench --benchmark-only`` times the inner parts."""
+"""Measurements: docs/benchmarks.md. ``make bench`` compares saves and restores; ``pytest bench`` times the inner parts."""

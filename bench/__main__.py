@@ -1,144 +1,143 @@
-"""Saves of one real guest, with streamsave and with the pipe that libvirt's way amounts to, in turn.
+"""streamsave against the tools that others save guests with, and against the limit of this machine: JSON and a report.
 
-Method: one Linux guest whose RAM is full of the host's programs and libraries, stopped by hand before the pipe's migration
-(``--running``: not); ``max-bandwidth`` 0; one folder for all images; A B A B ..., so that a drifting machine hits both; the
-median of the ratios counts, not the times. The time of streamsave is the whole call (connect, guardian, stop, stream, fsync,
-rename, guest runs again), the pipe's is ``migrate`` to ``completed``, which syncs nothing.
+The whole takes hours (the stock tools do); ``--quick`` takes minutes and shows only how it will look. What is in the results
+already is kept, so a run that was ended goes on with the next group. Method and figures: docs/benchmarks.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shutil
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from tests.kit.linux import linux_guest, programs_blob
+from tests.kit.linux import KitError
 from tests.kit.qemu import RunningQemu
 
-import streamsave
-from streamsave.codecs.registry import codecs
-from streamsave.units import GiB, MiB
+from streamsave.units import MiB
 
-MORE_PIPES = {"bzip2": ((9, "lbzip2 -c"),), "zstd": ((3, "zstd -c -T0"), (1, "zstd -c -1 -T0"))}
-"""Other pipes that a format is held against, and our level: tools that use all cores."""
+from . import machine
+from .contestants import SAVES
+from .guests import GUESTS, describe, filled_guest
+from .limit import FORMATS, measure_limit
+from .lock import NoLockError, measure_lock
+from .measure import Measurement, Plan
+from .report import REPORT, RESULTS, write_report
+from .results import OtherMachineError, Results
+from .scaling import measure_scaling
+from .wanted import GUEST
 
-
-def pairs() -> Iterator[tuple[str, int, str]]:
-    """Our format and level, and the pipe that it is held against: each at its default and at the tool's own level."""
-    for name, codec in codecs().items():
-        if not codec.tool and name != "raw":
-            continue  # nobody pipes through it
-        pipe = " ".join(codec.tool) or "cat"
-        for level in sorted({codec.default_level, codec.tool_level}):
-            yield name, level, pipe
-        for level, other in MORE_PIPES.get(name, ()):
-            yield name, level, other
+HERE: Final = Path(__file__).resolve().parent
+TMPFS: Final = Path("/dev/shm")
+DISK: Final = HERE.parent / ".cache" / "bench"
+WHATS: Final = ("save", "restore", "limit", "lock", "scaling")
 
 
 def main() -> int:
-    """Measure and print; 0 if every save worked."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="guest RAM (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=5, help="runs of each; gzip takes a minute (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="where the images go, on disk or tmpfs (default: the temporary folder)")
-    parser.add_argument("--running", action="store_true", help="do not stop the guest for the pipe: migrate alone")
-    parser.add_argument("--json", type=Path, help="write all figures there")
-    parser.add_argument("--only", help="only pairs whose pipe begins with this")
-    args = parser.parse_args()
-    blob = programs_blob(args.memory * MiB * 3 // 4)
-    figures = []
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder, RunningQemu(linux_guest(blob, args.memory * MiB)) as qemu:
-        qemu.boot()
-        print(_machine(), file=sys.stderr)
-        print(
-            f"{'streamsave':14} {'pipe':14} {'MiB/s':>7} {'pipe':>7} {'ratio':>6}  (min to max)   {'image':>9} {'pipe':>9}"
-        )
-        for format_, level, pipe in pairs():
-            if shutil.which(pipe.split()[0]) and (not args.only or pipe.startswith(args.only)):
-                figures.append(_compare(qemu, Path(folder), format_, level, pipe, args))
-                print(_row(figures[-1]), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps({"machine": _machine(), "memory": args.memory * MiB, "pairs": figures}, indent=1))
+    """Measure, write the results and the report; 0 if all of it worked."""
+    args = _arguments()
+    folder = args.results or (DISK / "quick" if args.quick else HERE / "results")
+    path, say = folder / RESULTS, _clock()
+    if args.again:
+        path.unlink(missing_ok=True)
+    try:
+        results = Results.continued(path, machine.facts())
+        results.parts.setdefault("load", machine.load())
+        _measure(args, results, path, say)
+    except (KitError, NoLockError, OtherMachineError, machine.MissingToolError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    write_report(results, folder)
+    say(f"the report is {folder / REPORT}")
     return 0
 
 
-def _compare(
-    qemu: RunningQemu, folder: Path, format_: str, level: int, pipe: str, args: argparse.Namespace
-) -> dict[str, Any]:
-    options = streamsave.SaveOptions(format=format_, level=level or None, then="resume")
-    ours, theirs, reports = [], [], []
-    for _ in range(args.pairs):
-        began = time.perf_counter()
-        reports.append(streamsave.save(qemu.monitor, folder / "ours", options))
-        ours.append(time.perf_counter() - began)
-        theirs.append(_pipe(qemu, pipe, folder / "theirs", stop=not args.running))
-    size = reports[-1].stream_size
-    assert (folder / "theirs").stat().st_size > size // 50, "the pipe wrote an image"
-    return {
-        "format": format_,
-        "level": level,
-        "pipe": pipe,
-        "stream_size": size,
-        "image_size": reports[-1].image_size,
-        "pipe_size": (folder / "theirs").stat().st_size,
-        "seconds": ours,
-        "pipe_seconds": theirs,
-        "stopped_s": [report.stopped_s for report in reports],
-        "cpu_s": [report.cpu_s for report in reports],
-        "stage_s": [report.stage_s for report in reports],
-        "ratios": [b / a for a, b in zip(ours, theirs, strict=True)],
-    }
-
-
-def _pipe(qemu: RunningQemu, pipe: str, path: Path, *, stop: bool) -> float:
-    """Seconds from ``migrate`` to ``completed``."""
-    with qemu.qmp() as qmp:
-        if stop:
-            qmp.execute("stop")
-        qmp.execute("migrate-set-parameters", max_bandwidth=0)
-        began = time.perf_counter()
-        qmp.execute("migrate", uri=f"exec:{pipe} > {path}")
-        while (status := qmp.execute("query-migrate")["status"]) != "completed":
-            assert status != "failed", "the pipe failed"
-            time.sleep(0.005)
-        seconds = time.perf_counter() - began
-        qmp.execute("cont")
-    return seconds
-
-
-def _row(figure: dict[str, Any]) -> str:
-    rate, pipe_rate = (figure["stream_size"] / MiB / statistics.median(figure[key]) for key in ("seconds", "pipe_seconds"))
-    ratios = figure["ratios"]
-    return (
-        f"{figure['format'] + ' ' + str(figure['level']):14} {figure['pipe']:14} {rate:7.0f} {pipe_rate:7.0f}"
-        f" {statistics.median(ratios):6.2f}  ({min(ratios):.2f} to {max(ratios):.2f})"
-        f" {figure['image_size'] / MiB:6.0f} MiB {figure['pipe_size'] / MiB:5.0f} MiB"
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def _machine() -> dict[str, Any]:
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
+    parser.add_argument("--quick", action="store_true", help="one round of the guest full of programs, made small, on tmpfs")
+    parser.add_argument("--memory", type=int, metavar="MIB", help="RAM of the guests (default: 3072; quick: 1024)")
+    parser.add_argument(
+        "--slow-memory",
+        type=int,
+        metavar="MIB",
+        help="RAM of the guests that gzip, bzip2 and xz are tried with, which take minutes for each GiB (default: as"
+        " --memory; quick: 192)",
     )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GiB
-    return {
-        "cpu": model,
-        "cpus": os.cpu_count(),
-        "memory_gib": round(memory),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
+    parser.add_argument("--rounds", type=int, metavar="N", help="how often everyone's turn comes (default: 5; quick: 1)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        action="append",
+        help="where the images go; may be repeated (default: /dev/shm and .cache/bench; quick: /dev/shm)",
+    )
+    parser.add_argument("--guests", type=_names, help=f"of {','.join(GUESTS)} (default: all; quick: {GUEST})")
+    parser.add_argument("--groups", type=_names, default=(), help=f"of {','.join(group.name for group in SAVES)}")
+    parser.add_argument("--what", type=_names, default=WHATS, help=f"of {','.join(WHATS)} (default: all)")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="(default: bench/results; quick: .cache/bench/quick)")
+    parser.add_argument("--again", action="store_true", help="begin anew, whatever is in the results")
+    args = parser.parse_args()
+    args.memory = args.memory or (1024 if args.quick else 3072)
+    args.slow_memory = args.slow_memory or (192 if args.quick else args.memory)
+    args.rounds = args.rounds or (1 if args.quick else 5)
+    args.guests = args.guests or ((GUEST,) if args.quick else GUESTS)
+    args.folder = args.folder or ([TMPFS] if args.quick else [TMPFS, DISK])
+    DISK.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _measure(args: argparse.Namespace, results: Results, path: Path, say: Callable[[str], None]) -> None:
+    """Guest ``GUEST`` in every folder, the others in the first."""
+    for guest in args.guests:
+        plan = Plan(
+            folders=tuple(args.folder if guest == GUEST else args.folder[:1]),
+            guests=(guest,),
+            groups=args.groups,
+            memory=args.memory * MiB,
+            slow_memory=args.slow_memory * MiB,
+            rounds=args.rounds,
+            kinds=tuple(kind for kind in ("save", "restore") if kind in args.what),
+        )
+        Measurement(plan, results, path, say).run()
+    if "limit" in args.what and "limit" not in results.parts:
+        results.parts["limit"] = _limits(args, results, say)
+        results.write(path)
+    if "lock" in args.what and "lock" not in results.parts:
+        say("the interpreter lock")
+        results.parts["lock"] = measure_lock(seconds=0.6 if args.quick else 3.0, repeats=3 if args.quick else 5)
+        results.write(path)
+    if "scaling" in args.what and "scaling" not in results.parts and {"limit", "lock"} <= results.parts.keys():
+        say("more cores")
+        results.parts["scaling"] = measure_scaling(results, 1.0 if args.quick else 4.0, say)
+        results.write(path)
+
+
+def _limits(args: argparse.Namespace, results: Results, say: Callable[[str], None]) -> list[dict[str, object]]:
+    guest, filling = filled_guest(GUEST, args.memory * MiB)
+    results.add_filling(describe(filling))
+    say(f"the limit of the machine, guest {GUEST}, {args.memory} MiB: booting")
+    measured = []
+    with RunningQemu(guest) as qemu:
+        qemu.boot()
+        for folder in args.folder:
+            with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as work:
+                for ours in FORMATS:
+                    part = measure_limit(qemu, ours, Path(work), args.rounds, say)
+                    measured.append({**part, "folder": machine.file_system(folder)})
+    return measured
+
+
+def _clock() -> Callable[[str], None]:
+    began = time.monotonic()
+    return lambda text: print(f"{time.monotonic() - began:7.1f} s  {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.stack import LAB, LinuxDomain, Stack
-from tests.kit.linux import programs_blob
 
 from streamsave.format.header import MAGIC_COMPLETE
 from streamsave.units import MiB
+
+from .guests import filled_blob
 
 
 def main() -> int:
@@ -40,7 +41,7 @@ def main() -> int:
     stack.up()
     figures = []
     try:
-        with stack.guest("bench", args.memory, programs_blob(args.memory * MiB * 3 // 4)) as guest:
+        with stack.guest("bench", args.memory, filled_blob("programs", args.memory * MiB * 3 // 4)[0]) as guest:
             print("format  image complete: virsh  streamsave   ratio (min to max)   command: ratio (min to max)     image")
             for name in args.formats.split(","):
                 figures.append(_compare(guest, name, args.pairs))

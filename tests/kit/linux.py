@@ -10,7 +10,6 @@ What is downloaded or built lands in ``.cache/linux`` and is used again. An inco
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import re
 import shutil
@@ -44,12 +43,13 @@ mount -t tmpfs -o size=95% memory /memory
 dd if=/dev/vda of=/memory/blob bs=1M iflag=direct 2>/dev/null   # direct: no second copy in the page cache
 sum=$(md5sum </memory/blob)
 echo "BOOTED ${sum%% *}"
+[ -n "$pause" ] || pause=0.2   # seconds; a kernel parameter that the kernel does not know comes here as a variable
 n=0
 while :; do
     n=$((n + 1))
     now=$(md5sum </memory/blob)
     if [ "$now" = "$sum" ]; then echo "tick $n memory ok ${now%% *}"; else echo "tick $n MEMORY DAMAGED"; fi
-    sleep 0.2
+    sleep $pause
 done
 """
 
@@ -87,8 +87,8 @@ def linux_boot() -> Boot:
     return Boot(kernel / "vmlinuz", _initrd(kernel))
 
 
-def linux_guest(blob: Blob, memory_size: int = 512 * MiB) -> Guest:
-    """The guest with ``blob`` in its RAM.
+def linux_guest(blob: Blob, memory_size: int = 512 * MiB, *, pause_s: float = 0.2) -> Guest:
+    """The guest with ``blob`` in its RAM. ``pause_s``: how long it does nothing between two ticks.
 
     Raises:
         KitError: as ``linux_boot``.
@@ -99,7 +99,7 @@ def linux_guest(blob: Blob, memory_size: int = 512 * MiB) -> Guest:
     return Guest(
         (
             *("-kernel", str(boot.kernel), "-initrd", str(boot.initrd)),
-            *("-append", boot.command_line),
+            *("-append", f"{boot.command_line} pause={pause_s}"),
             *("-drive", drive, "-device", "virtio-blk-pci,drive=blob"),
         ),
         memory_size,
@@ -118,28 +118,14 @@ def mixed_blob(size: int = 150 * MiB) -> Blob:
             yield noise.randbytes(2 * MiB)
             yield (program + text * (MiB // len(text)))[: 2 * MiB]
 
-    return _blob(f"mixed-{size}", pieces(), size)
+    return blob_of(f"mixed-{size}", pieces(), size)
 
 
-def programs_blob(size: int) -> Blob:
-    """The host's own programs and libraries: what a guest's RAM is really full of. Another blob on every host."""
+def blob_of(name: str, pieces: Iterable[bytes], size: int) -> Blob:
+    """The first ``size`` bytes of ``pieces``, in ``.cache/linux`` under ``name``, which says all that they depend on.
 
-    def pieces() -> Iterator[bytes]:
-        seen = set()
-        while True:
-            for path in sorted(Path("/usr/bin").iterdir()) + sorted(Path("/usr/lib").rglob("*.so*")):
-                status = path.stat() if path.is_file() and os.access(path, os.R_OK) else None
-                if status and status.st_size > 4096 and status.st_ino not in seen:
-                    seen.add(status.st_ino)
-                    yield path.read_bytes()
-            if not seen:
-                raise KitError("no programs in /usr/bin and /usr/lib")
-            seen.clear()  # not enough of them: once more
-
-    return _blob(f"programs-{size}", pieces(), size)
-
-
-def _blob(name: str, pieces: Iterable[bytes], size: int) -> Blob:
+    ``pieces`` is not read where the file exists already. It goes on for long enough.
+    """
     path = CACHE / f"{name}.blob"
     if not path.exists():
         with _new_file(path) as file:
@@ -192,11 +178,11 @@ def _kernel_folder() -> Path:
 
 def _download(work: Path) -> Path:
     """The .deb of the kernel that Debian's metapackage depends on."""
-    depends = _run("apt-cache", "depends", KERNEL_PACKAGE)
+    depends = run_tool("apt-cache", "depends", KERNEL_PACKAGE)
     found = re.search(r"Depends: (linux-image-\S+-cloud-amd64)$", depends, re.MULTILINE)
     if found is None:
         raise KitError(f"apt knows no {KERNEL_PACKAGE}: apt-get update")
-    _run("apt-get", "download", found[1], folder=work)
+    run_tool("apt-get", "download", found[1], folder=work)
     return next(work.glob("*.deb"))
 
 
@@ -215,7 +201,13 @@ def _unpack(package: Path, folder: Path) -> None:
         raise KitError(f"{package.name} holds no {', '.join(sorted(absent))}: were they renamed or compressed?")
 
 
-def _run(*command: str, folder: Path | None = None) -> str:
+def run_tool(*command: str, folder: Path | None = None) -> str:
+    """What ``command`` prints, run in ``folder``.
+
+    Raises:
+        KitError: there is no such program, or it failed; with what it said.
+
+    """
     try:
         return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
