@@ -6,6 +6,9 @@ from typing import Final, Literal, TypeAlias
 
 from .units import MiB
 
+Level: TypeAlias = int | Literal["auto"]
+"""How much work a codec is to do: one of its levels, or whichever keeps up at the moment."""
+AUTO: Final = "auto"
 Then: TypeAlias = Literal["quit", "resume", "pause"]
 """What becomes of the guest once its image exists; ``resume`` means back to the state before."""
 Transport: TypeAlias = Literal["fd", "unix"]

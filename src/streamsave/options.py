@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from .choices import DEFAULT_WINDOW
+from .choices import AUTO, DEFAULT_WINDOW
 from .choices import GuestState as GuestState  # as itself: callers find the types of the options here
+from .choices import Level as Level
 from .choices import Then as Then
 from .choices import Transport as Transport
 from .codecs.base import Codec
@@ -34,8 +35,9 @@ class CompressOptions:
     """
 
     format: str = DEFAULT_FORMAT
-    level: int | None = None
-    """The stock tool's level; None: the format's default, see ``streamsave formats``."""
+    level: Level | None = None
+    """The stock tool's level; None: the format's default, see ``streamsave formats``. ``"auto"``: as high as the encoders
+    keep up with at each moment, with what QEMU delivers and with what the destination takes."""
     threads: int | None = None
     """Encoder threads; None: as many processors as this process may really use."""
     timeout_s: float | None = None
@@ -44,7 +46,7 @@ class CompressOptions:
     """The destination is a pipe: its header is complete from the first byte on, and nothing can be taken back."""
 
     def __post_init__(self) -> None:
-        self.codec.check_level(self.level)
+        _check_level(self.codec, self.level)
         _check_threads(self.threads)
         _check_limit("timeout_s", self.timeout_s)
 
@@ -152,6 +154,13 @@ def _cgroup_cpus() -> int | None:
         if quota != "max":
             limits.append(-(-int(quota) // int(period)))
     return min(limits, default=None)
+
+
+def _check_level(codec: Codec, level: Level | None) -> None:
+    if level != AUTO:
+        codec.check_level(level)
+    elif not codec.levels:
+        raise UsageError(f"format {codec.name} has no levels to choose from: leave the level out")
 
 
 def _check_threads(threads: int | None) -> None:

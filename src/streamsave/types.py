@@ -98,6 +98,8 @@ class Progress:
     rate_in: float
     rate_out: float
     frame_count: int = 0
+    level: int | None = None
+    """The level of the moment, with level ``auto``; None: it does not change, or nothing is compressed."""
     read_s: float = 0.0
     """Seconds that the reader waited for its input: for QEMU in a save, for the disk in a restore."""
     write_s: float = 0.0

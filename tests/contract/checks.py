@@ -632,6 +632,16 @@ def the_stock_tool_decodes_ours(codec: Codec) -> None:
 
 
 @check
+def frames_of_several_levels_make_one_payload(codec: Codec) -> None:
+    """A level may change between two frames."""
+    levels = some_levels(codec) * 2
+    frames = [encode(codec, mixed(codec.chunk_size), level) for level in levels]
+    payload = b"".join([codec.prologue, *frames, codec.epilogue])
+    assert read_all(codec, payload, room=codec.chunk_size) == mixed(codec.chunk_size) * len(levels)
+    assert run_tool(codec, codec.tool_decode[1:], payload) == mixed(codec.chunk_size) * len(levels)
+
+
+@check
 def decodes_the_stock_tools(codec: Codec) -> None:
     """What the tool writes at any level: by sequential reading, and, should the splitter take it, frame by frame."""
     data = mixed(codec.chunk_size + 200 * KiB)

@@ -53,7 +53,7 @@ def streams(fd: int) -> float:
         fd,
         "guest.save",
         streamsave.Metadata("<domain/>"),
-        streamsave.CompressOptions(level=1),
+        streamsave.CompressOptions(level="auto"),
         was_running=True,
         confirm=lambda stream: print(stream.machine),
     )

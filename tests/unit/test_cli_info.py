@@ -182,6 +182,7 @@ def test_for_programs(image: SimpleNamespace, capsys: pytest.CaptureFixture[str]
         "machine": "pc-q35-7.2", "arch": "x86_64", "hypervisor": "kvm",
         "index": False, "index_problem": "", "image_id": None, "root": None, "metadata_as_saved": None,
         "proof": "checksums", "frame_count": None, "chunk_size": None, "stream_size": None, "ratio": None,
+            "levels": None,
         "stream_machine": None, "ram_blocks": None, "page_size": None, "page_count": None, "zero_page_count": None,
     }  # fmt: skip
 

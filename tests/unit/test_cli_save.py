@@ -12,6 +12,7 @@ from streamsave import config
 from streamsave.cancel import Cancellation
 from streamsave.cli.main import main
 from streamsave.errors import DestinationError, GuestError
+from streamsave.format.levels import LevelUse
 from streamsave.operations.reports import SaveReport
 from streamsave.options import SaveOptions
 from streamsave.types import Progress
@@ -22,6 +23,7 @@ def save_report(**changes: Any) -> SaveReport:
     ram = (SimpleNamespace(name="pc.ram", size=512 * MiB), SimpleNamespace(name="vga.vram", size=16 * MiB))
     values: dict[str, Any] = {
         "path": Path("guest.save"), "format": "zstd", "level": 3, "threads": 4, "image_size": 131 * MiB,
+        "levels": (LevelUse(3, 533, 533 * MiB, 130 * MiB),),
         "payload_size": 130 * MiB, "stream_size": 533 * MiB, "frame_count": 533, "was_running": True, "then": "quit",
         "total_s": 1.93, "stopped_s": 1.85, "stage_s": {"prepare": 0.1, "stream": 1.5}, "cpu_s": 5.0,
         "stream": SimpleNamespace(machine="pc-q35-7.2", ram_blocks=ram, page_count=9, zero_page_count=4),
@@ -136,11 +138,20 @@ def test_every_option_arrives(fake: FakeSave) -> None:
 
 
 def test_a_paused_guest_in_raw_needing_xml(fake: FakeSave, capsys: pytest.CaptureFixture[str]) -> None:
-    fake.report = save_report(format="raw", level=0, was_running=False, needs_xml=True, oldest_libvirt="0.9.4")
+    fake.report = save_report(format="raw", level=0, levels=(), was_running=False, needs_xml=True, oldest_libvirt="0.9.4")
     assert main([*SAVE, "--format", "raw"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.endswith("in 1.9 s (raw, ratio 4.1); libvirt 0.9.4 or later restores it")
     assert "restore --connect URI --xml FILE makes a domain of it" in second
+
+
+def test_level_auto(fake: FakeSave, capsys: pytest.CaptureFixture[str]) -> None:
+    fake.report = save_report(level="auto", levels=(LevelUse(2, 5, 5 * MiB, MiB), LevelUse(7, 45, 45 * MiB, 9 * MiB)))
+    assert main([*SAVE, "--level", "auto"]) == 0
+    assert fake.options == SaveOptions(level="auto")
+    assert "(zstd levels 2 to 7, mostly 7 (90 %), ratio 4.1, stopped 1.9 s)" in capsys.readouterr().out
+    assert main([*SAVE, "--level", "fast"]) == 2
+    assert "'fast' is neither a number nor auto" in capsys.readouterr().err
 
 
 def test_quiet_keeps_warnings(fake: FakeSave, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,11 +176,12 @@ def test_json(fake: FakeSave, capfd: pytest.CaptureFixture[str]) -> None:
     assert progress == {
         "event": "progress", "stage": "stream", "bytes_in": 1, "bytes_out": 2, "total_estimate": 4, "fraction": 0.25,
         "elapsed_s": 0.5, "rate_in": 6.0, "rate_out": 7.0,
-        "frame_count": 0, "read_s": 0.0, "write_s": 0.0, "cpu_s": 0.0, "total_s": 0.0, "stopped_s": 0.0,
+        "frame_count": 0, "level": None, "read_s": 0.0, "write_s": 0.0, "cpu_s": 0.0, "total_s": 0.0, "stopped_s": 0.0,
         "stage_s": {}, "outcome": "",
     }  # fmt: skip
     assert saved == {
         "event": "saved", "path": "guest.save", "format": "zstd", "level": 3, "threads": 4, "image_size": 131 * MiB,
+        "levels": [{"level": 3, "frame_count": 533, "stream_size": 533 * MiB, "payload_size": 130 * MiB}],
         "payload_size": 130 * MiB, "stream_size": 533 * MiB, "ratio": 4.1, "frame_count": 533, "was_running": True,
         "then": "quit", "total_s": 1.93, "stopped_s": 1.85, "stage_s": {"prepare": 0.1, "stream": 1.5}, "cpu_s": 5.0,
         "rate": pytest.approx(533 / 1.5), "machine": "pc-q35-7.2", "memory_size": 528 * MiB, "page_count": 9,

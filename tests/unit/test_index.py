@@ -26,6 +26,7 @@ from streamsave.format.index import (
     parse_index,
     parse_pointer,
 )
+from streamsave.format.levels import LevelUse
 from streamsave.format.migration import PageRecord, RamBlock, StreamMap
 from streamsave.format.pages import FirstRecords
 from streamsave.units import MiB
@@ -40,7 +41,15 @@ def index_of(stream: bytes = STREAM, chunk_size: int = MiB, *, sizes: list[int] 
     records = FirstRecords()
     for number in range(count):
         records.append(number * chunk_size, PageRecord(number * chunk_size + 9, 0, 4096 * number) if number % 2 else None)
-    return Index(bytes(range(16)), frames, leaves_of(memoryview(stream)), a_map(len(stream)), records, b"of the metadata!")
+    return Index(
+        bytes(range(16)),
+        frames,
+        leaves_of(memoryview(stream)),
+        a_map(len(stream)),
+        records,
+        b"of the metadata!",
+        (LevelUse(0, 2, 3 * MiB, 1 << 40), LevelUse(9, 1, MiB, 500)),
+    )
 
 
 def a_map(size: int = 9) -> StreamMap:
@@ -62,7 +71,7 @@ def a_map(size: int = 9) -> StreamMap:
 
 
 def assert_same(one: Index, other: Index) -> None:
-    for name in ("image_id", "leaves", "stream_map", "root", "metadata_digest"):
+    for name in ("image_id", "leaves", "stream_map", "root", "metadata_digest", "levels"):
         assert getattr(one, name) == getattr(other, name), name
     assert list(one.frames) == list(other.frames)
     assert (one.frames.payload_start, one.frames.payload_end) == (other.frames.payload_start, other.frames.payload_end)
@@ -148,6 +157,13 @@ def test_sizes_that_cannot_be(chunk_size: int, leaf_size: int) -> None:
 
     with pytest.raises(DamagedIndexError, match="cannot be"):
         parse_index(reassembled(change))
+
+
+def test_levels_of_another_size_show() -> None:
+    with pytest.raises(DamagedIndexError):
+        parse_index(reassembled(lambda records: records.append((7, 0, b"more"))))
+    without = parse_index(reassembled(lambda records: records.remove(next(each for each in records if each[0] == 7))))
+    assert without.levels == ()
 
 
 def test_a_wrong_root_shows() -> None:

@@ -49,6 +49,15 @@ def test_what_cannot_be_is_refused_at_construction(
     assert caught.value.exit_status == 2
 
 
+@pytest.mark.parametrize("kind", [CompressOptions, SaveOptions])
+def test_auto_is_a_level_where_there_are_any(kind: type[CompressOptions]) -> None:
+    assert kind(format="xz", level="auto").level == "auto"
+    with pytest.raises(UsageError, match="format raw has no levels to choose from"):
+        kind(format="raw", level="auto")
+    with pytest.raises(UsageError, match="levels 1 to 9, not slow"):
+        kind(format="gzip", level="slow")  # type: ignore[arg-type]
+
+
 def test_an_unknown_format_names_the_known_ones() -> None:
     with pytest.raises(FormatError, match="zip") as caught:
         SaveOptions(format="zip")

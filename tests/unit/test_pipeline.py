@@ -13,14 +13,16 @@ from zlib import adler32
 import pytest
 
 from streamsave.codecs.registry import find_codec
-from streamsave.endpoints.faults import StalledSink
+from streamsave.endpoints.faults import StalledSink, ThrottledSink, ThrottledSource
 from streamsave.endpoints.memory import DiscardSink, MemorySink, MemorySource
 from streamsave.errors import CorruptImageError, TruncatedImageError
 from streamsave.format.frames import FrameTable
+from streamsave.pipeline.adaptive import KEPT_ENCODERS, AutoLevel
 from streamsave.pipeline.bufpool import slot_count
 from streamsave.pipeline.compress import Compression
 from streamsave.pipeline.decompress import Decompression
-from streamsave.types import DurableSink, Sink
+from streamsave.pipeline.stats import Stats
+from streamsave.types import DurableSink, Sink, Source
 from streamsave.units import MiB
 from tests.contract.checks import payload_of as payload_with
 from tests.contract.samples import mixed
@@ -214,3 +216,82 @@ def test_ticks_come_while_the_pipeline_works() -> None:
     pipeline.join()
     assert len(ticks) >= 3
     assert set(ticks) == {threading.current_thread().name}
+
+
+class LevelledEncoder(FakeEncoder):
+    def __init__(self, level: int) -> None:
+        self._level = level
+
+    def encode(self, chunk: memoryview):  # type: ignore[no-untyped-def]
+        time.sleep(0.001 * self._level)
+        return super().encode(chunk)
+
+
+class LevelledCodec(FakeCodec):
+    """A chunk takes as many milliseconds as its level says; begins in the middle."""
+
+    default_level = 5
+
+    def __init__(self) -> None:
+        self.made: list[tuple[str, int]] = []
+        """By which thread an encoder of which level."""
+
+    def encoder(self, level: int) -> LevelledEncoder:
+        self.made.append((threading.current_thread().name, level))
+        return LevelledEncoder(level)
+
+
+def adapt(codec: LevelledCodec, source: Source, sink: DurableSink) -> Compression:
+    pipeline = Compression(source, sink, codec, level=AutoLevel(codec, 2), threads=2, observe=lambda view: None)
+    pipeline.start()
+    try:
+        pipeline.wait()
+    finally:
+        pipeline.join()
+    return pipeline
+
+
+@pytest.mark.parametrize("slow", ["sink", "source", "neither"])
+def test_the_level_follows_whoever_is_slow(slow: str) -> None:
+    count = 900 if slow == "neither" else 300
+    data, packed, codec = bytes(CHUNK) * count, MemorySink(), LevelledCodec()
+    source: Source = MemorySource(data)
+    sink: DurableSink = packed
+    if slow == "sink":
+        sink = ThrottledSink(packed, 150 * len(payload_of(bytes(CHUNK))))
+    elif slow == "source":
+        source = ThrottledSource(source, 150 * CHUNK)
+    pipeline = adapt(codec, source, sink)
+    levels = pipeline.levels
+    most = max(levels, key=lambda use: use.frame_count)
+    assert most.level == 1 if slow == "neither" else most.level > 6, levels
+    assert [use.level for use in levels] == sorted({use.level for use in levels})
+    assert pipeline.stats.level in {use.level for use in levels} | {most.level + 1, most.level - 1}
+    assert sum(use.frame_count for use in levels) == pipeline.stats.frame_count == count
+    assert sum(use.stream_size for use in levels) == len(data)
+    assert sum(use.payload_size for use in levels) == len(packed.data)
+    plain = MemorySink()
+    decompress(bytes(packed.data), 2, plain)
+    assert plain.data == data
+
+
+def test_a_thread_keeps_the_encoders_of_the_levels_around() -> None:
+    codec = LevelledCodec()
+    auto, order = AutoLevel(codec, 1), [5, 6, 5, 6, 4, 5, 6, 4, 1, 4, 6, 1, 5]
+    encoder = auto.encoder(lambda: 0, Stats())
+    for level in order:
+        auto._control.level = level
+        encoder.encode(memoryview(b"chunk"))
+    assert KEPT_ENCODERS == 3
+    assert [level for _, level in codec.made] == [5, 6, 4, 1, 5]
+    assert {use.level: use.frame_count for use in auto.uses()} == {1: 2, 4: 3, 5: 4, 6: 4}
+
+
+def test_a_level_of_ones_own_takes_one_encoder_per_thread() -> None:
+    codec = LevelledCodec()
+    pipeline, _ = compress(DATA, 2, MemorySink(), codec)
+    assert sorted(codec.made) == [("streamsave-worker-0", 1), ("streamsave-worker-1", 1)]
+    (use,) = pipeline.levels
+    assert (use.level, use.frame_count, use.stream_size) == (1, -(-len(DATA) // CHUNK), len(DATA))
+    assert use.payload_size == pipeline.stats.bytes_out
+    assert pipeline.stats.level is None

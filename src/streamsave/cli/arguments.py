@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
-from ..choices import DEFAULT_WINDOW, Transport
+from ..choices import AUTO, DEFAULT_WINDOW, Level, Transport
 from ..errors import SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -118,6 +118,25 @@ def monitor_of(args: argparse.Namespace) -> str | socket.socket | None:
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """``--threads``; None: as many as this process may use."""
     parser.add_argument("--threads", metavar="N", type=int, help="codec threads (default: one per usable processor)")
+
+
+def add_level(parser: argparse.ArgumentParser) -> None:
+    """``--level``; None: the format's default."""
+    parser.add_argument(
+        "--level",
+        metavar="N",
+        type=_level,
+        help="compression level (default: the format's); auto: as high as keeps up with QEMU and with the disk",
+    )
+
+
+def _level(text: str) -> Level:
+    if text == AUTO:
+        return AUTO
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {AUTO}") from None
 
 
 def add_connect(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from ..units import format_size
+from .levels import level_fields, level_text
 
 if TYPE_CHECKING:
     from ..operations.contents import Contents
@@ -40,6 +41,8 @@ def contents_rows(info: ImageInfo, contents: Contents) -> list[tuple[str, str]]:
         ratio = contents.ratio(info.payload_size)
         frames = "1 frame" if contents.frame_count == 1 else f"{contents.frame_count} frames"
         rows.append(("stream", f"{format_size(contents.stream_size)} in {frames}{chunk}, ratio {ratio:.1f}"))
+    if info.index and info.index.levels:
+        rows.append(("compressed", f"at{level_text(info.index.levels)}"))
     if stream and stream.ram_blocks:
         rows.append(("RAM", ", ".join(f"{block.name} {format_size(block.size)}" for block in stream.ram_blocks)))
     if stream and contents.whole:
@@ -60,6 +63,7 @@ def contents_fields(info: ImageInfo, contents: Contents | None) -> dict[str, obj
         "chunk_size": contents.chunk_size if contents and contents.chunk_size > 0 else None,
         "stream_size": contents.stream_size if contents and known else None,
         "ratio": contents.ratio(info.payload_size) if contents and known else None,
+        "levels": level_fields(info.index.levels) if info.index else None,
         "stream_machine": stream.machine if stream else None,
         "ram_blocks": [{"name": block.name, "size": block.size} for block in stream.ram_blocks] if stream else None,
         "page_size": stream.page_size if stream else None,

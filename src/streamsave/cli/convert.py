@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import UsageError
 from ..units import format_duration, format_size
-from .arguments import add_changes, add_command, add_json, add_max_window, add_quiet, add_threads, add_timeout, read_xml
+from .arguments import (
+    add_changes,
+    add_command,
+    add_json,
+    add_level,
+    add_max_window,
+    add_quiet,
+    add_threads,
+    add_timeout,
+    read_xml,
+)
+from .levels import level_fields, level_text
 from .output import Output, reporting
 
 if TYPE_CHECKING:
@@ -56,7 +67,7 @@ def register(subparsers: Subparsers) -> None:
     parser.add_argument("destination", metavar="DST", nargs="?", help="the file to write; - is standard output")
     parser.add_argument("--in-place", action="store_true", help="replace SRC itself, once the new image is complete")
     parser.add_argument("--format", metavar="FORMAT", required=True, help="the new format, see 'streamsave formats'")
-    parser.add_argument("--level", metavar="N", type=int, help="compression level (default: the format's)")
+    add_level(parser)
     add_threads(parser)
     add_max_window(parser)
     add_changes(parser)
@@ -92,14 +103,14 @@ def run(args: argparse.Namespace) -> int:
     for warning in report.warnings:
         output.warn(warning)
     with reporting(f"the image {report.path} is complete"):
-        text = describe(report, has_levels=bool(options.codec.levels))
+        text = describe(report)
         output.result("converted", as_fields(report), text, stream=sys.stderr if destination == 1 else None)
     return 0
 
 
-def describe(report: ConvertReport, *, has_levels: bool) -> str:
+def describe(report: ConvertReport) -> str:
     """What was converted, for people."""
-    new = f"{report.format} level {report.level}" if has_levels else report.format
+    new = f"{report.format}{level_text(report.levels)}"
     compared = "as its index says" if report.root_compared else "its source has no index to compare with"
     libvirt = (
         f"libvirt {report.oldest_libvirt} or later restores it" if report.oldest_libvirt else "only streamsave restores it"
@@ -119,6 +130,7 @@ def as_fields(report: ConvertReport) -> dict[str, object]:
         "source_format": report.source_format,
         "format": report.format,
         "level": report.level,
+        "levels": level_fields(report.levels),
         "threads": report.threads,
         "parallel": report.parallel,
         "source_size": report.source_size,

@@ -124,6 +124,8 @@ def describe(progress: Progress) -> str:
         parts[0] += f" of {format_size(max(progress.total_estimate, progress.bytes_in))}"
     if progress.rate_in:
         parts.append(f"{format_size(progress.rate_in * MiB)}/s")
+    if progress.level is not None:
+        parts.append(f"level {progress.level}")
     if 0.02 < progress.fraction < 1:
         parts.append(f"{format_duration(progress.elapsed_s * (1 - progress.fraction) / progress.fraction)} left")
     return ", ".join(parts)

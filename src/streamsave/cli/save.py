@@ -15,6 +15,7 @@ from .arguments import (
     add_connect,
     add_image_or_fd,
     add_json,
+    add_level,
     add_monitor,
     add_quiet,
     add_threads,
@@ -23,6 +24,7 @@ from .arguments import (
     image_of,
     monitor_of,
 )
+from .levels import level_fields, level_text
 from .output import Output, reporting
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def register(subparsers: Subparsers) -> None:
         help="write to a pipe: IMAGE is a FIFO, or - for standard output; nothing can be taken back from it",
     )
     parser.add_argument("--format", metavar="FORMAT", help="compression format, see 'streamsave formats'")
-    parser.add_argument("--level", metavar="N", type=int, help="compression level (default: the format's)")
+    add_level(parser)
     add_threads(parser)
     parser.add_argument(
         "--then",
@@ -142,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
     for warning in report.warnings:
         output.warn(warning)
     with reporting(f"the image {report.path} is complete"):
-        text = describe(report, has_levels=bool(options.codec.levels))
+        text = describe(report)
         output.result("saved", as_fields(report), text, stream=sys.stderr if to_stdout else None)
     return 0
 
@@ -188,10 +190,10 @@ def _destination(args: argparse.Namespace) -> Path | int:
     return 1
 
 
-def describe(report: SaveReport, *, has_levels: bool) -> str:
+def describe(report: SaveReport) -> str:
     """What was saved, for people."""
     memory_size = sum(block.size for block in report.stream.ram_blocks)
-    details = [f"{report.format} level {report.level}" if has_levels else report.format, f"ratio {report.ratio:.1f}"]
+    details = [f"{report.format}{level_text(report.levels)}", f"ratio {report.ratio:.1f}"]
     if report.was_running:
         details.append(f"stopped {format_duration(report.stopped_s)}")
     text = (
@@ -213,6 +215,7 @@ def as_fields(report: SaveReport) -> dict[str, object]:
         "path": report.path,
         "format": report.format,
         "level": report.level,
+        "levels": level_fields(report.levels),
         "threads": report.threads,
         "image_size": report.image_size,
         "payload_size": report.payload_size,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from ..cancel import Cancellation
+from ..choices import Level
 from ..codecs.registry import codecs
 from ..errors import ProcessError
 from ..operations.restore import restore
@@ -39,7 +40,7 @@ class DemoRow:
     """What one format did. Sizes in bytes, durations in seconds."""
 
     format: str
-    level: int
+    level: Level
     image_size: int
     ratio: float
     save_s: float

@@ -1,12 +1,16 @@
-"""Endpoints that fail at a chosen moment, for tests: shipped, so that whoever builds on the pipeline can use them too."""
+"""Endpoints that fail at a chosen moment, or are slow, for tests.
+
+They are shipped, so that whoever builds on the pipeline can use them too.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from time import monotonic
 
 from ..errors import DestinationError, SourceError
-from ..types import Buffer, Sink, Source
+from ..types import Buffer, DurableSink, Sink, Source
 
 
 class FailingSource:
@@ -86,6 +90,71 @@ class StalledSink:
         """See ``Sink``."""
         self._aborted = True
         self._go.set()
+
+    def close(self) -> None:
+        """See ``Sink``."""
+        self._sink.close()
+
+
+class _Throttle:
+    """Lets ``rate`` bytes pass in a second; ``rate`` may be changed at any time."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+        self._ready_s = 0.0
+        self._aborted = threading.Event()
+
+    def _pass(self, size: int) -> bool:
+        """Wait until ``size`` bytes may have passed; False after ``abort()``."""
+        self._ready_s = max(self._ready_s, monotonic()) + size / self.rate
+        return not self._aborted.wait(max(0.0, self._ready_s - monotonic()))
+
+
+class ThrottledSource(_Throttle):
+    """Passes ``source`` on, ``rate`` bytes a second: a guest that is slow to send."""
+
+    def __init__(self, source: Source, rate: float) -> None:
+        super().__init__(rate)
+        self._source = source
+
+    def readinto(self, view: memoryview) -> int:
+        """See ``Source``."""
+        got = self._source.readinto(view)
+        if not self._pass(got):
+            raise SourceError("injected: reading was aborted")
+        return got
+
+    def abort(self) -> None:
+        """See ``Source``."""
+        self._aborted.set()
+        self._source.abort()
+
+    def close(self) -> None:
+        """See ``Source``."""
+        self._source.close()
+
+
+class ThrottledSink(_Throttle):
+    """Passes on to ``sink``, ``rate`` bytes a second: a slow disk."""
+
+    def __init__(self, sink: DurableSink, rate: float) -> None:
+        super().__init__(rate)
+        self._sink = sink
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """See ``Sink``."""
+        if not self._pass(sum(len(part) for part in parts)):
+            raise DestinationError("injected: writing was aborted")
+        self._sink.write(parts)
+
+    def flush(self) -> None:
+        """See ``DurableSink``."""
+        self._sink.flush()
+
+    def abort(self) -> None:
+        """See ``Sink``."""
+        self._aborted.set()
+        self._sink.abort()
 
     def close(self) -> None:
         """See ``Sink``."""

@@ -11,7 +11,6 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Literal, Self, TypeAlias
@@ -20,10 +19,13 @@ from ..errors import DestinationError
 from ..types import Buffer
 from ..units import MiB, format_size
 from .gather import write_all
+from .writeback import begin_writeback, wait_for_writeback
 
 Kind: TypeAlias = Literal["file", "in place", "piped"]
 WRITEBACK_SIZE = 16 * MiB
 """How much may be written before the disk is told to begin with it: 300 MB then take 8 ms to flush instead of 120."""
+BACKLOG_SIZE = 64 * MiB
+"""How much may wait for the disk where whoever writes wants to feel how fast it is."""
 
 
 class ImageSink(ABC):
@@ -47,7 +49,9 @@ class ImageSink(ABC):
         self._fd = fd
         self._lock = threading.Lock()
         self._aborted = False
+        self._paced = False
         self._writeback_offset = 0
+        self._settled_offset = 0
 
     @abstractmethod
     def commit(self, header: bytes, partial: bytes) -> None:
@@ -73,17 +77,17 @@ class ImageSink(ABC):
         """The image's descriptor, which stays ours; -1 where nothing can be read back: for the guardian."""
         return self._fd
 
+    def keep_pace(self) -> None:
+        """From now on ``write`` takes as long as the disk does, but for ``BACKLOG_SIZE``: memory hides how fast that is."""
+        self._paced = True
+
     def write(self, parts: Sequence[Buffer]) -> None:
         """See ``Sink``. Appends."""
         try:
             write_all(self._writev, parts)
+            self._write_back()
         except OSError as error:
             raise self._cannot(f"write at offset {self.size}", error) from error
-        fresh = self.size - self._writeback_offset
-        if fresh >= WRITEBACK_SIZE:
-            with suppress(OSError):  # advice: Linux starts to write what is dirty, and does not wait for it
-                os.posix_fadvise(self._fd, self._writeback_offset, fresh, os.POSIX_FADV_DONTNEED)
-            self._writeback_offset = self.size
 
     def flush(self) -> None:
         """See ``DurableSink``."""
@@ -118,6 +122,16 @@ class ImageSink(ABC):
         taken = os.writev(self._fd, views)
         self.size += taken
         return taken
+
+    def _write_back(self) -> None:
+        fresh = self.size - self._writeback_offset
+        if fresh < WRITEBACK_SIZE:
+            return
+        begin_writeback(self._fd, self._writeback_offset, fresh)
+        self._writeback_offset = self.size
+        if self._paced and (settled := self.size - BACKLOG_SIZE) > self._settled_offset:
+            wait_for_writeback(self._fd, self._settled_offset, settled - self._settled_offset)
+            self._settled_offset = settled
 
     def _begin_naming(self) -> None:
         with self._lock:

@@ -26,6 +26,7 @@ from ..errors import UnsupportedImageError
 from ..units import MiB
 from .digest import DIGEST_SIZE, LEAF_SIZE, leaf_count, leaves_of, root_of
 from .frames import FrameTable
+from .levels import LevelUse, decode_levels, encode_levels
 from .migration import StreamMap
 from .pages import FirstRecords
 from .stream_map import decode_stream_map, encode_stream_map
@@ -37,7 +38,7 @@ MAX_CHUNK_SIZE: Final = 16 * MiB
 """No codec's chunks are larger; a reader's buffers depend on it."""
 
 CRITICAL: Final = 1
-STREAM, FRAMES, LEAVES, STREAM_MAP, FIRST_RECORDS, METADATA, END = 1, 2, 3, 4, 5, 6, 0x7FFF
+STREAM, FRAMES, LEAVES, STREAM_MAP, FIRST_RECORDS, METADATA, LEVELS, END = 1, 2, 3, 4, 5, 6, 7, 0x7FFF
 # Reserved: 16 page map, 17 the image's parent (critical).
 
 _RECORD: Final = struct.Struct("<HHQ")
@@ -76,6 +77,8 @@ class Index:
     first_records: FirstRecords
     metadata_digest: bytes = b""
     """``digest_of`` the XML and the cookie as they were saved; empty: unknown. Both may be edited later."""
+    levels: tuple[LevelUse, ...] = ()
+    """What was compressed at which level; empty: unknown, or a codec without levels."""
 
     @property
     def root(self) -> bytes:
@@ -140,6 +143,7 @@ def encode_index(index: Index) -> bytes:
             _record(STREAM_MAP, encode_stream_map(index.stream_map)),
             _record(FIRST_RECORDS, index.first_records.packed()),
             _record(METADATA, index.metadata_digest),
+            _record(LEVELS, encode_levels(index.levels)),
         ]
     )
     return records + _record(END, _END_BODY.pack(len(records) + END_SIZE, _END_MAGIC))
@@ -163,6 +167,7 @@ def parse_index(data: bytes) -> Index:
         stream_map = decode_stream_map(bodies[STREAM_MAP])
         first_records = FirstRecords.unpack(bodies[FIRST_RECORDS])
         leaves = bodies[LEAVES]
+        levels = decode_levels(bodies.get(LEVELS, b""))
     except (KeyError, struct.error, ValueError) as error:
         raise DamagedIndexError(f"a record is missing or of the wrong size ({error})") from error
     if leaf_size != LEAF_SIZE or not 0 < chunk_size <= MAX_CHUNK_SIZE or chunk_size % LEAF_SIZE:
@@ -171,7 +176,7 @@ def parse_index(data: bytes) -> Index:
     if len(sizes) != 4 * count or len(first_records) != count or len(leaves) != DIGEST_SIZE * leaf_count(stream_size):
         raise DamagedIndexError(f"its records are not those of a stream of {stream_size} bytes")
     frames = FrameTable(chunk_size, payload_start=payload_start, stream_size=stream_size, sizes=sizes)
-    index = Index(image_id, frames, leaves, stream_map, first_records, bodies.get(METADATA, b""))
+    index = Index(image_id, frames, leaves, stream_map, first_records, bodies.get(METADATA, b""), levels)
     if index.root != root:
         raise DamagedIndexError("the root is not that of the leaves")
     return index
@@ -184,7 +189,7 @@ def _record(kind: int, body: bytes) -> bytes:
 
 def _records(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each record up to the one that ends the index, which has to be there."""
-    known = (STREAM, FRAMES, LEAVES, STREAM_MAP, FIRST_RECORDS, METADATA)
+    known = (STREAM, FRAMES, LEAVES, STREAM_MAP, FIRST_RECORDS, METADATA, LEVELS)
     position = 0
     while position + _RECORD.size + _CRC.size <= len(data):
         kind, flags, size = _RECORD.unpack_from(data, position)

@@ -70,7 +70,7 @@ def save_domain(
         CodecError, ResourceError.
 
     """
-    options = options or SaveOptions()
+    options = replace(options or SaveOptions(), stream=False)  # libvirt needs an answer, and a pipe has none
     if options.then != "quit":
         raise UsageError(
             f"libvirt itself ends a domain that it saves: then={options.then!r} is for guests behind a QMP socket"
@@ -88,7 +88,7 @@ def save_domain(
         course.watch(limit.look)
         with new_image(
             destination,
-            options.codec,
+            options,
             Metadata(found.xml),
             was_running=False,
             least_size=least_size(found.memory_size),
@@ -184,7 +184,7 @@ class _DomainSave:
                 with self._limit.counting(cancel), cancel.waking(lambda _error: self._source.abort()):
                     header, metadata = self._receive_head()
                     image = owned.enter_context(
-                        new_image(self._destination, self._options.codec, metadata, was_running=header.was_running)
+                        new_image(self._destination, self._options, metadata, was_running=header.was_running)
                     )
                     owned.enter_context(Guardian(None, image.file.fileno(), guardian_plan(image), cancel=cancel))
                     self._receive_stream(image, cancel)

@@ -18,6 +18,7 @@ from ..codecs.base import Codec
 from ..codecs.registry import find_codec
 from ..endpoints.descriptor import name_of
 from ..endpoints.image_pipe import ImagePipe
+from ..endpoints.image_sink import ImageSink
 from ..endpoints.replacement import Replacement
 from ..errors import CorruptImageError, UnsupportedImageError
 from ..format.digest import root_of
@@ -29,9 +30,9 @@ from ..options import CompressOptions, GuestState, RestoreOptions, runs_after
 from ..pipeline.decompress import Decompression
 from ..pipeline.gate import Gate
 from ..pipeline.handover import HandOver
-from ..types import ImageFile, ProgressCallback, Source
+from ..types import ProgressCallback, Source
 from .course import COMMIT, Course
-from .destination import open_destination
+from .destination import adjusted, open_destination
 from .flow import convert_progress
 from .guarding import check_managed
 from .image import OpenImage
@@ -87,8 +88,13 @@ def convert(
         if not isinstance(destination, int):
             check_managed(Path(destination), options.codec)
         create = _creator(image, destination, options.codec, cancel)
-        at_once = isinstance(destination, int)
-        with ImageWriter(create, options.codec, metadata, was_running=was_running, at_once=at_once) as new:
+        with ImageWriter(
+            lambda head: adjusted(create(head), options),
+            options.codec,
+            metadata,
+            was_running=was_running,
+            at_once=isinstance(destination, int),
+        ) as new:
             return _Conversion(image, codec, payload, new, options, course).run(was_running, cancel)
 
 
@@ -113,7 +119,7 @@ def _name(endpoint: str | Path | int) -> Path:
 
 def _creator(
     image: OpenImage | PipedImage, destination: str | Path | int, codec: Codec, cancel: Cancellation
-) -> Callable[[bytes], ImageFile]:
+) -> Callable[[bytes], ImageSink]:
     """What makes the new image: into a pipe, instead of the source, or as a save does it."""
     if isinstance(destination, int):
         return partial(ImagePipe, destination)
@@ -142,7 +148,7 @@ class _Conversion:
         image: OpenImage | PipedImage,
         codec: Codec,
         payload: Source,
-        new: ImageWriter[ImageFile],
+        new: ImageWriter[ImageSink],
         options: CompressOptions,
         course: Course,
     ) -> None:
@@ -224,7 +230,8 @@ class _Conversion:
             path=new.file.path,
             source_format=self._image.info.format,
             format=codec.name,
-            level=codec.check_level(self._options.level),
+            level=self._inflow.level,
+            levels=self._writing.levels,
             threads=self._options.thread_count,
             parallel=reading.parallel,
             source_size=reading.bytes_in,

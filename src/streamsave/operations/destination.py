@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..cancel import Cancellation
+from ..choices import AUTO
 from ..codecs.base import Codec
 from ..endpoints.descriptor import name_of
 from ..endpoints.file import NewImage, resolve
@@ -16,6 +17,7 @@ from ..endpoints.image_pipe import ImagePipe
 from ..endpoints.image_sink import ImageSink, reason
 from ..endpoints.in_place import InPlaceImage, open_device
 from ..errors import DestinationError
+from ..options import CompressOptions
 
 Destination: TypeAlias = str | Path | int
 """A path, or a descriptor that the caller opened and keeps."""
@@ -59,6 +61,13 @@ def open_destination(
             path=path,
         )
     return NewImage(path, head, least_size=least_size)
+
+
+def adjusted(sink: ImageSink, options: CompressOptions) -> ImageSink:
+    """``sink``, which from now on writes as ``options`` want it."""
+    if options.level == AUTO:
+        sink.keep_pace()
+    return sink
 
 
 class _Opened:

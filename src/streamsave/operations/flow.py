@@ -57,6 +57,7 @@ def convert_progress(
         bytes_out=stats.bytes_out,
         fraction=looked.fraction if payload_size else save_progress(writing, scanner, elapsed_s).fraction,
         rate_out=stats.bytes_out / MiB / elapsed_s if elapsed_s > 0 else 0.0,
+        level=stats.level,
         write_s=stats.write_s,
         cpu_s=looked.cpu_s + stats.cpu_s,
     )
@@ -74,6 +75,7 @@ def _progress(stats: Stats, fraction: float, total: int, elapsed_s: float) -> Pr
         rate_in=stats.bytes_in * per_s,
         rate_out=stats.bytes_out * per_s,
         frame_count=stats.frame_count,
+        level=stats.level,
         read_s=stats.read_s,
         write_s=stats.write_s,
         cpu_s=stats.cpu_s,

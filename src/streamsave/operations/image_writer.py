@@ -15,12 +15,14 @@ from ..format.description import parse_description
 from ..format.frames import FrameTable
 from ..format.header import MAGIC_SIZE, Header, encode_header, unused_field
 from ..format.index import IMAGE_ID_SIZE, Index, IndexPointer, encode_index, encode_pointer
+from ..format.levels import LevelUse
 from ..format.metadata import Metadata, digest_of, encode_metadata
 from ..format.migration import StreamMap
 from ..format.pages import FirstRecords
 from ..format.save_format import oldest_libvirt
+from ..options import CompressOptions
 from ..types import ImageFile
-from .destination import Destination, open_destination
+from .destination import Destination, adjusted, open_destination
 
 FileT = TypeVar("FileT", bound=ImageFile)
 
@@ -63,7 +65,14 @@ class ImageWriter(Generic[FileT]):
         """Of the partial and of the complete image."""
         self.file = create(encode_header(replace(self._partial, complete=at_once)) + data)
 
-    def index(self, frames: FrameTable, leaves: bytes, stream_map: StreamMap, first_records: FirstRecords) -> bytes:
+    def index(
+        self,
+        frames: FrameTable,
+        leaves: bytes,
+        stream_map: StreamMap,
+        first_records: FirstRecords,
+        levels: tuple[LevelUse, ...],
+    ) -> bytes:
         """The index, in the codec's carrier: to be written behind the payload of ``frames``. ``commit`` will point to it.
 
         Nothing, where the header cannot point to it and the payload does not tell its own end.
@@ -71,7 +80,7 @@ class ImageWriter(Generic[FileT]):
         if self._at_once and not self._codec.tells_its_end:
             return b""
         data = encode_index(
-            Index(os.urandom(IMAGE_ID_SIZE), frames, leaves, stream_map, first_records, digest_of(self._metadata))
+            Index(os.urandom(IMAGE_ID_SIZE), frames, leaves, stream_map, first_records, digest_of(self._metadata), levels)
         )
         carrier = self._codec.carry(data, frames)
         self._pointer = IndexPointer(frames.payload_end + len(self._codec.epilogue), len(carrier))
@@ -104,19 +113,24 @@ class ImageWriter(Generic[FileT]):
 
 def new_image(
     destination: Destination,
-    codec: Codec,
+    options: CompressOptions,
     metadata: Metadata,
     *,
     was_running: bool,
-    stream: bool = False,
     least_size: int = 0,
     cancel: Cancellation | None = None,
 ) -> ImageWriter[ImageSink]:
     """A new image at ``destination``. Raises what ``open_destination`` does; no new file is left behind then."""
 
     def create(head: bytes) -> ImageSink:
-        return open_destination(
-            destination, head, codec, stream=stream, least_size=least_size, cancel=cancel or Cancellation()
+        sink = open_destination(
+            destination,
+            head,
+            options.codec,
+            stream=options.stream,
+            least_size=least_size,
+            cancel=cancel or Cancellation(),
         )
+        return adjusted(sink, options)
 
-    return ImageWriter(create, codec, metadata, was_running=was_running, at_once=stream)
+    return ImageWriter(create, options.codec, metadata, was_running=was_running, at_once=options.stream)

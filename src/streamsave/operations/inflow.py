@@ -10,12 +10,14 @@ from contextlib import closing
 
 from .._native.scan import StreamScanner
 from ..cancel import Cancellation
+from ..choices import AUTO, Level
 from ..endpoints.descriptor import DescriptorSource
 from ..errors import MigrationError, SourceError
 from ..format.metadata import Metadata
 from ..format.migration import StreamMap
 from ..format.pages import FirstRecords
 from ..options import CompressOptions
+from ..pipeline.adaptive import AutoLevel
 from ..pipeline.compress import Compression
 from ..pipeline.gate import Gate
 from ..types import ProgressCallback, Source
@@ -50,15 +52,17 @@ class Inflow:
         self.scanner = StreamScanner()
         self._image = image
         self._options = options
-        self._level = options.codec.check_level(options.level)
+        codec, threads = options.codec, options.thread_count
+        self.level: Level = AUTO if options.level == AUTO else codec.check_level(options.level)
+        """What was asked for, or the codec's default."""
         self._first_records = FirstRecords()
         self._before_end = before_end
         self.pipeline = Compression(
             source,
             image.file,
-            options.codec,
-            level=self._level,
-            threads=options.thread_count,
+            codec,
+            level=AutoLevel(codec, threads) if self.level == AUTO else self.level,
+            threads=threads,
             observe=self._observe,
             trailer=self._index,
             gate=gate,
@@ -74,7 +78,9 @@ class Inflow:
 
     def _index(self) -> bytes:
         pipeline = self.pipeline
-        return self._image.index(pipeline.frames, bytes(pipeline.leaves), self.scanner.map(), self._first_records)
+        return self._image.index(
+            pipeline.frames, bytes(pipeline.leaves), self.scanner.map(), self._first_records, pipeline.levels
+        )
 
     def run(self, course: Course, cancel: Cancellation) -> None:
         """Until the source's end, everything written."""
@@ -99,7 +105,8 @@ class Inflow:
         return SaveReport(
             path=file.path,
             format=self._options.codec.name,
-            level=self._level,
+            level=self.level,
+            levels=self.pipeline.levels,
             threads=self._options.thread_count,
             image_size=file.size,
             payload_size=stats.bytes_out,
@@ -151,9 +158,7 @@ def save_stream(
         closing(source),
         Course("save", destination, ("prepare", STREAM, COMMIT), progress) as course,
         cancel.limited(options.timeout_s, f"not saved within {options.timeout_s or 0:g} s; allow more time"),
-        new_image(
-            destination, options.codec, metadata, was_running=was_running, stream=options.stream, cancel=cancel
-        ) as image,
+        new_image(destination, options, metadata, was_running=was_running, cancel=cancel) as image,
     ):
         inflow = Inflow(source, image, options)
         course.end("prepare")

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..choices import Level
+from ..format.levels import LevelUse
 from ..format.migration import StreamMap
 from ..units import MiB
 
@@ -44,7 +46,10 @@ class StreamReport:
 class WriteReport(StreamReport):
     """An image that was written."""
 
-    level: int
+    level: Level
+    """What was asked for, or the format's default."""
+    levels: tuple[LevelUse, ...]
+    """What was compressed at which level; empty for a format without levels."""
     threads: int
     """That compressed; in a conversion as many decompressed."""
     payload_size: int

@@ -95,10 +95,9 @@ def save(
         course.watch(limit.look)
         with new_image(
             destination,
-            options.codec,
+            options,
             metadata,
             was_running=guest.was_running,
-            stream=options.stream,
             least_size=least_size(description.memory_size),
             cancel=cancel,
         ) as image:

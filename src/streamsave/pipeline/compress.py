@@ -2,7 +2,7 @@
 
 A chunk is read straight into its slot, and its frame is written straight from what the codec returned. The slot goes back to
 the pool when its frame is written. What is needed to find the frames again, and to know that they are right, is kept: the
-size of each frame and the leaves of each chunk, 20 bytes per MiB of stream.
+size of each frame and the leaves of each chunk, 20 bytes per MiB of stream. The level is a number, or changes on the way.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import perf_counter
 
-from ..codecs.base import Codec
+from ..codecs.base import Codec, Encoder
 from ..errors import CodecError
 from ..format.digest import leaves_of
 from ..format.frames import FrameTable
+from ..format.levels import LevelUse
 from ..types import Buffer, DurableSink, Source
+from .adaptive import AutoLevel
 from .bufpool import BufferPool, slot_count
 from .gate import Gate
 from .stages import Pipeline
@@ -35,7 +37,7 @@ class Compression(Pipeline):
         sink: DurableSink,
         codec: Codec,
         *,
-        level: int,
+        level: int | AutoLevel,
         threads: int,
         observe: Callable[[memoryview], None],
         trailer: Callable[[], Buffer] = bytes,
@@ -50,6 +52,14 @@ class Compression(Pipeline):
         """The frames that are written."""
         self.leaves = bytearray()
         """The leaves of the chunks whose frames are written."""
+
+    @property
+    def levels(self) -> tuple[LevelUse, ...]:
+        """What was compressed at which level, once all is; nothing where the codec has none."""
+        if isinstance(self._level, AutoLevel):
+            return self._level.uses()
+        whole = LevelUse(self._level, len(self.frames), self.stats.bytes_in, sum(self.frames.sizes))
+        return (whole,) if self._codec.levels else ()
 
     def _read(self) -> None:
         stats, chunk_size = self.stats, self.pool.slot_size
@@ -68,7 +78,7 @@ class Compression(Pipeline):
         self._end_input()
 
     def _code(self) -> None:
-        encoder = self._codec.encoder(self._level)
+        encoder = self._encoder()
         while slot := self._take_work():
             chunk = slot.view[: slot.size]
             slot.leaves = leaves_of(chunk)
@@ -79,6 +89,11 @@ class Compression(Pipeline):
                     f"{self._codec.name} failed to compress chunk {slot.number} (stream offset {slot.offset}): {error}"
                 ) from error
             self._deliver(slot)
+
+    def _encoder(self) -> Encoder:
+        if isinstance(self._level, AutoLevel):
+            return self._level.encoder(lambda: len(self._work), self.stats)
+        return self._codec.encoder(self._level)
 
     def _write(self) -> None:
         self._put([self._codec.prologue])

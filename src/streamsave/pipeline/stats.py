@@ -18,6 +18,8 @@ class Stats:
     """Seconds in the source's ``readinto``: waiting for QEMU or for the disk."""
     write_s: float = 0.0
     """Seconds in the sink's ``write``."""
+    level: int | None = None
+    """The level of the next chunk, where it changes; None: it does not."""
     cpu_s: float = 0.0
     """CPU seconds of all threads that ended, kernel included."""
     parallel: bool = True

@@ -1,0 +1,44 @@
+"""What a file's page cache holds on its way to the disk: begun early, and waited for (``sync_file_range`` of Linux)."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from contextlib import suppress
+from functools import cache
+from typing import Any, Final
+
+_WAIT: Final = 1 | 2 | 4
+"""SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER of <linux/fs.h>."""
+_CANNOT: Final = frozenset({errno.ESPIPE, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What files answer that have no disk behind them, and systems that do not know the call."""
+
+
+def begin_writeback(fd: int, offset: int, size: int) -> None:
+    """Let the system begin to write what is dirty in that range; it is dropped from the cache later on. Never waits."""
+    with suppress(OSError):  # advice
+        os.posix_fadvise(fd, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+def wait_for_writeback(fd: int, offset: int, size: int) -> None:
+    """Wait until nothing in that range is dirty any more. It is not durable then: metadata and disk caches come last.
+
+    Raises:
+        OSError: writing failed. Nobody else will be told: the system reports such an error once for each open file.
+
+    """
+    call = _sync_file_range()
+    if size > 0 and call is not None and call(fd, offset, size, _WAIT):
+        number = ctypes.get_errno()
+        if number not in _CANNOT:
+            raise OSError(number, os.strerror(number))
+
+
+@cache
+def _sync_file_range() -> Any:
+    """The C library's; None in one that lacks it."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function
