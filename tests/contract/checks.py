@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import mmap
-import shutil
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from streamsave.format.header import unused_field
 from streamsave.types import Buffer
 from streamsave.units import KiB, MiB
 
+from ..kit.missing import require_tools
 from .samples import CONTENTS, mixed, noise, text, zeros
 
 CHECKS: Final[list[Callable[[Codec], None]]] = []
@@ -115,8 +115,7 @@ def skip_unless_damage_shows(codec: Codec) -> None:
 def run_tool(codec: Codec, arguments: tuple[str, ...], data: bytes) -> bytes:
     if not codec.tool:
         pytest.skip(f"{codec.name} has no stock tool")
-    if not shutil.which(codec.tool[0]):
-        pytest.skip(f"{codec.tool[0]} is not on PATH")
+    require_tools(codec.tool[0])
     return subprocess.run([codec.tool[0], *arguments], input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
 
 

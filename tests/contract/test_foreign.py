@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import shutil
 import struct
 import subprocess
 import zlib
@@ -18,6 +17,7 @@ from streamsave.codecs.base import Codec, DecodeError, NotFramed, TruncatedError
 from streamsave.codecs.registry import find_codec
 from streamsave.units import KiB, MiB
 
+from ..kit.missing import require_tools
 from .checks import decode, encode, frame_sizes, payload_of, read_all
 from .hostile import peak_growth, refuses
 from .samples import mixed, noise, text, zeros
@@ -388,8 +388,7 @@ def test_reading_a_bomb_takes_no_more_than_was_asked_for(codec: Codec, compress:
 
 @pytest.mark.parametrize(("tool", "codec"), [("pzstd", ZSTD), ("pigz", GZIP), ("lbzip2", BZIP2)])
 def test_other_tools_decode_ours(tool: str, codec: Codec) -> None:
-    if not shutil.which(tool):
-        pytest.skip(f"{tool} is not on PATH")
+    require_tools(tool)
     chunks = [mixed(MiB), noise(MiB), b"x"]
     done = subprocess.run([tool, "-dc"], input=payload_of(codec, *chunks), capture_output=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, b"".join(chunks)), done.stderr
@@ -397,8 +396,7 @@ def test_other_tools_decode_ours(tool: str, codec: Codec) -> None:
 
 @pytest.mark.parametrize(("command", "codec"), [("pzstd -c -p 2", ZSTD), ("pigz -c", GZIP), ("lbzip2 -c", BZIP2)])
 def test_we_decode_what_other_tools_write(command: str, codec: Codec, tmp_path: Path) -> None:
-    if not shutil.which(command.split()[0]):
-        pytest.skip(f"{command.split()[0]} is not on PATH")
+    require_tools(command.split()[0])
     data = mixed(3 * MiB) + noise(6 * MiB)
     (tmp_path / "data").write_bytes(data)
     payload = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +18,7 @@ from streamsave.operations.verify import verify
 from streamsave.units import GiB
 
 from ..kit.images import METADATA, made_up_stream, restored
+from ..kit.missing import require_tools
 
 STREAM = made_up_stream()
 OTHER = "big" if sys.byteorder == "little" else "little"
@@ -40,8 +40,7 @@ def image(path: Path, payload: bytes, number: int, **changes: object) -> Path:
 
 
 def run(command: str, data: bytes) -> bytes:
-    if not shutil.which(command.split()[0]):
-        pytest.skip(f"{command.split()[0]} is not on PATH")
+    require_tools(command.split()[0])
     return subprocess.run(command.split(), input=data, stdout=subprocess.PIPE, check=True, timeout=100).stdout
 
 

@@ -14,8 +14,14 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"
 
 
 def build(program: Path, *sources: Path, options: Sequence[str] = ()) -> Path:
-    """``program``, compiled from ``sources`` with the compiler's ``options``."""
+    """``program``, compiled from ``sources`` with the compiler's ``options``; both sanitizers are certainly in it.
+
+    ``test_native.py`` plants bugs, and sees that they are found.
+    """
     require_tools("gcc")
     command = ["gcc", *WARNINGS, *SANITIZERS, *options, f"-I{NATIVE}", *map(str, sources), "-o", str(program)]
     subprocess.run(command, check=True)
+    compiled = program.read_bytes()
+    assert b"__asan_init" in compiled, "no address sanitizer"
+    assert b"__ubsan_handle" in compiled, "no undefined-behaviour sanitizer"
     return program
