@@ -5,7 +5,7 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak damage torture fuzz interop interop-full lint format guest bench bench-check clean
+.PHONY: help demo test soak damage torture fuzz mutations interop interop-full lint format guest bench bench-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ torture: ## a thousand saves and restores of a real guest, each with a fault: th
 fuzz: ## fuzz what reads untrusted bytes, a minute each (or FUZZ_SECONDS)
 	@scripts/bootstrap test
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} $(BIN)/pytest tests/fuzz $(ARGS)
+
+mutations: ## take guards away, one by one: a test has to notice each; ARGS are names, or --sample N
+	@scripts/bootstrap test
+	$(BIN)/python -m tests.mutations $(ARGS)
 
 lint: ## ruff and mypy
 	@scripts/bootstrap test

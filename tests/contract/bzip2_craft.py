@@ -27,12 +27,12 @@ class Block:
     checksum: int
 
 
-def block(digits: str) -> Block:
-    """A block whose Huffman codes are ``digits``."""
+def block(digits: str, *, more_selectors: int = 0) -> Block:
+    """A block whose Huffman codes are ``digits``; ``more_selectors`` than it has groups."""
     column = _column([int(digit, 16) for digit in digits])
     data = _expand(_untransform(column))
     checksum = int.from_bytes(bz2.compress(data)[10:14], "big") if data else 0
-    groups = len(digits) // 50 + 1
+    groups = len(digits) // 50 + 1 + more_selectors
     used = sum(1 << 15 - value % 16 for value in VALUES)
     return Block(
         f"{BLOCK:048b}{checksum:032b}0{0:024b}"
@@ -43,6 +43,15 @@ def block(digits: str) -> Block:
         data,
         checksum,
     )
+
+
+def run_of(count: int) -> str:
+    """The digits of a run of so many of the byte in front."""
+    digits = ""
+    while count:
+        digits += "10"[count % 2]
+        count = (count - 1) // 2
+    return digits
 
 
 def stream(*blocks: Block) -> bytes:

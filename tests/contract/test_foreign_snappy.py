@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import struct
 
@@ -188,6 +189,16 @@ def test_chunks_that_claim_more_than_64_kib() -> None:
         with pytest.raises(DecodeError):
             read_all(SNAPPY, payload)
     assert peak_growth(lambda: refuses(SNAPPY, bomb)) < 4 * MiB
+    asked: list[int] = []
+    rest = io.BytesIO(vast)
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        return rest.read(size)
+
+    with pytest.raises(DecodeError):
+        SNAPPY.stream_reader(read).readinto(memoryview(bytearray(10)))
+    assert max(asked) < 100, "it is refused by its head"
 
 
 def test_a_frame_holds_what_it_claims() -> None:

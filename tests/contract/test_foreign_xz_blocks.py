@@ -122,6 +122,15 @@ def test_an_index_of_other_blocks_shows() -> None:
             restore(XZ, spliced)
 
 
+def test_an_index_of_another_number_of_blocks_shows() -> None:
+    payload = bytearray(tool("-c", "-T2", "--block-size=1000", data=text(3000)))
+    index = len(payload) - 12 - (int.from_bytes(payload[-8:-4], "little") + 1) * 4
+    assert payload[index : index + 2] == b"\0\3"
+    payload[index + 1] = 2
+    with pytest.raises(CorruptImageError, match="the index of an xz stream has another number of blocks"):
+        restore(XZ, bytes(payload))
+
+
 @pytest.mark.parametrize(
     "block",
     [b"\x02\x04\x21\x01\x16", b"\x02\0\x03\x01\0", b"\x02\x40\xff\xff\xff\xff\xff\xff\xff\xff\xff", b"\x02\0\x21\x01\x28"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 from random import Random
@@ -10,12 +9,14 @@ from random import Random
 import pytest
 import zstandard
 
-from streamsave.codecs.base import DecodeError
+from streamsave.codecs.base import DecodeError, OversizedError
 from streamsave.codecs.registry import find_codec
 from streamsave.codecs.zstd import Zstd
+from streamsave.codecs.zstd_structure import SIZE_PREFIX
 from streamsave.errors import CorruptImageError, ImageError, TruncatedImageError
 from streamsave.units import GiB, KiB, MiB
 
+from ..kit.missing import require_tools
 from .checks import payload_of, read_all
 from .engine import restore
 from .samples import mixed, noise, text, zeros
@@ -24,8 +25,7 @@ ZSTD = find_codec("zstd")
 
 
 def run(command: str, data: bytes) -> bytes:
-    if not shutil.which(command.split()[0]):
-        pytest.skip(f"{command.split()[0]} is not on PATH")
+    require_tools(command.split()[0])
     return subprocess.run(command.split(), input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
 
 
@@ -52,6 +52,17 @@ def test_frames_of_any_kind_go_to_the_workers() -> None:
                 assert stats.parallel
                 assert stats.frame_count == len(chunks)
                 assert read_all(ZSTD, payload) == restored
+
+
+def test_an_unsized_frame_larger_than_its_room() -> None:
+    """Only its end tells: what is decoded before is not passed on for all of it."""
+    data = text(MiB)
+    packed = frame(data)
+    framed = memoryview(SIZE_PREFIX + struct.pack("<I", len(packed)) + packed)
+    decoder = ZSTD.decoder()
+    assert decoder.decode(framed, memoryview(bytearray(len(data)))) == data
+    with pytest.raises(OversizedError, match="a chunk of more than the 1048575 bytes that are expected"):
+        decoder.decode(framed, memoryview(bytearray(len(data) - 1)))
 
 
 def test_what_pzstd_writes_is_decoded_by_all_threads() -> None:

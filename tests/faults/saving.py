@@ -48,3 +48,14 @@ def failing(wrapped: Any, *calls: int, error: BaseException = IO_ERROR) -> Any:
         return wrapped(*arguments, **options)
 
     return call
+
+
+def noting(wrapped: Any, calls: list[str], name: str) -> Any:
+    """``wrapped``, which adds ``name`` to ``calls`` once it returned."""
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        result = wrapped(*arguments, **options)
+        calls.append(name)
+        return result
+
+    return call

@@ -29,6 +29,7 @@ from streamsave.format.save_format import SaveFormat
 from streamsave.libvirt import passage, probe
 from streamsave.libvirt.passage import DescriptorPassage, FifoPassage
 from streamsave.operations import inflow
+from streamsave.operations.commit import Commit
 from streamsave.units import MiB
 
 from ..fakes.libvirt import COOKIE, PAUSED, RUNNING, SHUT_OFF, XML, FakeDaemon, FakeError
@@ -291,6 +292,37 @@ def test_a_callback_that_raises(daemon: FakeDaemon, destination: Path, kind: typ
     with pytest.raises(kind, match="enough"):
         save(destination, progress=callback)
     assert_nothing_happened(daemon, destination)
+
+
+def test_cancelled_at_the_last_moment(daemon: FakeDaemon, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the stream is in the image, which does not exist yet."""
+    cancel = streamsave.Cancellation()
+    check_end = inflow.Inflow.check_end
+
+    def cancel_and_check(self: inflow.Inflow) -> None:
+        check_end(self)
+        cancel.cancel("enough")
+
+    monkeypatch.setattr(inflow.Inflow, "check_end", cancel_and_check)
+    monkeypatch.setattr(NewImage, "commit", None)
+    with pytest.raises(streamsave.Aborted, match="enough"):
+        save(destination, cancel=cancel)
+    assert_nothing_happened(daemon, destination)
+
+
+def test_interrupted_right_after_the_commit(daemon: FakeDaemon, destination: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image exists, so the domain has to end."""
+    run = Commit.run
+
+    def run_and_interrupt(self: Commit, cancel: streamsave.Cancellation) -> None:
+        run(self, cancel)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Commit, "run", run_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save(destination)
+    assert daemon.state == SHUT_OFF
+    assert streamsave.read_info(destination).header.complete
 
 
 @pytest.mark.parametrize("what", ["save", "restore"])

@@ -152,6 +152,36 @@ def test_what_is_not(image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert f"{complete}: an image that never got its name" in caplog.text
 
 
+def test_what_another_user_left(image: Path) -> None:
+    """Root does not tidy up for others: whoever made it may have a reason."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to somebody else")
+    file = temporary_name(image)
+    file.write_bytes(MAGIC_PARTIAL)
+    os.chown(file, 65534, 65534)
+    remove_leftovers(image)
+    assert file.exists()
+    os.chown(file, 0, 0)
+    remove_leftovers(image)
+    assert not file.exists()
+
+
+def test_a_leftover_that_is_another_file_by_now(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look and the removal somebody else puts a file of their own there."""
+    file = temporary_name(image)
+    file.write_bytes(MAGIC_PARTIAL)
+    flock = fcntl.flock
+
+    def lock_and_replace(fd: int, how: int) -> None:
+        flock(fd, how)
+        file.unlink()
+        file.write_bytes(b"somebody else's")
+
+    monkeypatch.setattr(fcntl, "flock", lock_and_replace)
+    remove_leftovers(image)
+    assert file.read_bytes() == b"somebody else's"
+
+
 def test_a_lock_of_another_process(image: Path) -> None:
     file = temporary_name(image)
     file.write_bytes(MAGIC_PARTIAL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def test_cancelling_from_another_thread(make: Callable[[StalledSink], Pipeline])
     pipeline = make(sink)
     pipeline.start()
     assert sink.entered.wait(5)
+    time.sleep(0.1)  # now everybody waits for the sink, directly or for the slots that it holds
     canceller = threading.Thread(target=pipeline.fail, args=(Aborted("enough"),))
     canceller.start()
     with pytest.raises(Aborted, match="enough") as caught:
@@ -129,6 +131,7 @@ def test_cancelling_from_another_thread(make: Callable[[StalledSink], Pipeline])
     canceller.join()
     pipeline.join()
     assert any("writing was aborted" in note for note in caught.value.__notes__)
+    assert all("was aborted" in note for note in caught.value.__notes__), "who only waited has nothing to say"
 
 
 def test_first_error_wins_and_the_next_is_a_note() -> None:
@@ -149,7 +152,9 @@ def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    pipeline = compression(MemorySource(DATA), DiscardSink())
-    with pytest.raises(ResourceError, match="cannot start thread worker-1"):
-        pipeline.start()
-    pipeline.join()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:  # where nothing comes from: those that were started would wait for ever
+        pipeline = compression(SocketSource(ours), DiscardSink())
+        with pytest.raises(ResourceError, match="cannot start thread worker-1"):
+            pipeline.start()
+        pipeline.join()

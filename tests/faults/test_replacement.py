@@ -13,12 +13,15 @@ from streamsave.endpoints import file
 from streamsave.endpoints.exchange import exchange
 from streamsave.endpoints.file import NewImage
 from streamsave.endpoints.leftovers import TEMPORARY_SUFFIX
+from streamsave.endpoints.replacement import overwrite
 from streamsave.errors import DestinationError, UsageError
 from streamsave.operations.convert import convert
-from streamsave.operations.image import read_info
+from streamsave.operations.edit import edit
+from streamsave.operations.image import OpenImage, read_info
 from streamsave.options import CompressOptions
 
 from ..kit.images import made_up_stream, restored, save_bytes
+from .saving import noting
 
 BZIP2 = CompressOptions(format="bzip2")
 
@@ -139,3 +142,30 @@ def test_a_folder_that_cannot_be_synced_has_the_old_image_again(old: Path, monke
     assert len(calls) == 3, "once more, for the old image's name"
     assert old.read_bytes() == before
     assert names(old) == [old.name]
+
+
+# Written over, within a sector
+
+
+def test_what_changes_in_place_is_durable(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("pwrite", "fsync"):
+        monkeypatch.setattr(os, name, noting(getattr(os, name), calls, name))
+    assert not edit(old, state="paused").rewritten
+    assert calls == ["pwrite", "fsync"]
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+def test_what_cannot_be_changed_in_place_is_told(call: str, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(DestinationError, match=r"cannot be written at offset 24: Input/output error"):
+        edit(old, state="paused")
+
+
+def test_half_a_change_in_place_is_none(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pwrite", lambda _fd, data, _offset: len(data) - 1)
+    with OpenImage(old) as opened, pytest.raises(DestinationError, match="cannot be written at offset 100: short write"):
+        overwrite(old, opened.source.fileno(), opened.status, b"four", 100)

@@ -96,15 +96,20 @@ class Run:
 
     def family(self) -> list[int]:
         """The processes that are left of this run and of what it started, its guardian too."""
-        wanted = f"{MARK}={self.mark}".encode()
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if wanted in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-            except OSError:
-                continue  # it ended meanwhile, or is somebody else's
-        return found
+        return family_of(MARK, self.mark)
+
+
+def family_of(variable: str, value: str) -> list[int]:
+    """The processes that have ``variable`` in their environment, with ``value``."""
+    wanted = f"{variable}={value}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if wanted in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue  # it ended meanwhile, or is somebody else's
+    return found
 
 
 def streamsave(

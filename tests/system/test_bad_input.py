@@ -327,8 +327,9 @@ def test_destination_on_a_read_only_file_system(guest: RunningQemu, tmp_path: Pa
 
 
 def test_a_disk_with_clearly_too_little_space(guest: RunningQemu, tmp_path: Path) -> None:
-    with mounted(tmp_path / "tiny", "-o", "size=128k") as folder:
-        refuse_destination(guest, folder / "guest.save", "free", "free some space or save elsewhere")
+    with mounted(tmp_path / "tiny", "-o", "size=60k") as folder:
+        needed = "only 60.0 KiB are free there, and the image needs"
+        refuse_destination(guest, folder / "guest.save", needed, "free some space or save elsewhere")
         assert list(folder.iterdir()) == []
 
 

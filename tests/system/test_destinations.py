@@ -146,9 +146,11 @@ def test_cancelled_while_zeros_are_made(device: Path, monkeypatch: pytest.Monkey
     cancel = Cancellation()
     monkeypatch.setattr(in_place, "ZERO_STEP", 1 * MiB)
     ioctl = fcntl.ioctl
+    zeroed: list[Any] = []
 
     def cancel_and_zero(*arguments: Any) -> Any:
         cancel.cancel("enough")
+        zeroed.append(arguments)
         return ioctl(*arguments)
 
     monkeypatch.setattr(fcntl, "ioctl", cancel_and_zero)
@@ -159,6 +161,7 @@ def test_cancelled_while_zeros_are_made(device: Path, monkeypatch: pytest.Monkey
     finally:
         os.close(reading)
         os.close(writing)
+    assert len(zeroed) == 1, "of eight steps"
     assert magic_of(device) == b"LibvirtQemudPart"
 
 

@@ -22,6 +22,7 @@ from streamsave.format.migration import StreamMap
 from streamsave.operations.image import read_info
 from streamsave.operations.inflow import save_stream
 from streamsave.operations.outflow import restore_stream
+from streamsave.types import Progress
 from streamsave.units import MiB
 
 from ..conftest import Launch
@@ -106,6 +107,18 @@ def test_caller_has_the_last_word(image: Path) -> None:
     save_bytes(STREAM, image, confirm=lambda _stream: None)
     assert [path.name for path in image.parent.iterdir()] == [image.name]
     assert read_info(image).header.complete
+
+
+def test_cancelled_at_the_last_moment(image: Path) -> None:
+    """QEMU says that all of it is there, and somebody changes their mind while it says so."""
+    cancel = Cancellation()
+    path = image.parent.parent / "input"
+    path.write_bytes(STREAM)
+    with path.open("rb") as file, pytest.raises(Aborted, match="enough"):
+        save_stream(
+            file.fileno(), image, METADATA, was_running=True, confirm=lambda _: cancel.cancel("enough"), cancel=cancel
+        )
+    assert nothing_there(image)
 
 
 def test_descriptor_stays_the_callers(image: Path) -> None:
@@ -196,6 +209,15 @@ def test_cancel_wakes_a_blocked_write_at_once(way: str) -> None:
         thread.join(20)
         assert time.monotonic() - began < AT_ONCE_S
     assert [str(error) for error in caught] == ["enough"]
+
+
+@pytest.mark.timeout(20)
+def test_a_callback_that_raises_wakes_a_blocked_write() -> None:
+    def progress(_: Progress) -> None:
+        raise KeyError("mine")
+
+    with pair("pipe") as (_reading, writing), pytest.raises(KeyError, match="mine"):
+        restore_stream(GOLDEN, writing, progress=progress)
 
 
 def test_cancelled_before_it_began(image: Path) -> None:

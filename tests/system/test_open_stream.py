@@ -175,6 +175,17 @@ def test_many_threads_read_one_stream(stream: bytes, saved: dict[str, Path]) -> 
     assert wrong == []
 
 
+def test_an_image_that_is_cut_while_it_is_read(stream: bytes, saved: dict[str, Path], tmp_path: Path) -> None:
+    image = tmp_path / "guest.save"
+    image.write_bytes(saved["raw"].read_bytes())
+    with open_stream(image) as file:
+        offset = read_info(image).payload_offset
+        os.truncate(image, offset + 3 * MiB + 100)
+        assert file.read_at(2 * MiB, MiB) == stream[2 * MiB : 3 * MiB]
+        with pytest.raises(TruncatedImageError, match=f"in frame 3 at offset {offset + 3 * MiB}: the file ends inside it"):
+            file.read_at(3 * MiB, 1)
+
+
 @ALL
 def test_damage_is_an_error_where_it_is_read(name: str, stream: bytes, saved: dict[str, Path], tmp_path: Path) -> None:
     image = tmp_path / "guest.save"

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from streamsave.errors import DestinationError
+from streamsave.errors import DestinationError, GuestError
 from streamsave.operations.image import read_info
 from streamsave.operations.restore import restore
 from streamsave.operations.save import save
@@ -211,3 +211,14 @@ def test_settings_survive_a_restore(launch: Launch, image: Path, transport: Tran
     restore(image, monitor=waiting.monitor, options=RestoreOptions(transport=transport))
     assert settings_of(waiting) == theirs
     waiting.wait_for_ticks()
+
+
+def test_settings_survive_a_restore_that_fails(launch: Launch, image: Path) -> None:
+    """Into a QEMU that has a guest already."""
+    save(in_state(launch, "running").monitor, image)
+    running = in_state(launch, "running")
+    theirs = set_theirs(running)
+    with pytest.raises(GuestError, match="does not wait for a stream"):
+        restore(image, monitor=running.monitor)
+    assert settings_of(running) == theirs
+    assert running.status() == "running"

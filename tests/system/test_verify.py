@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from streamsave.codecs.registry import codecs, find_codec
 from streamsave.errors import CorruptImageError, IncompleteImageError, NotAnImageError, TruncatedImageError
 from streamsave.format.digest import leaves_of, root_of
 from streamsave.format.header import HEADER_SIZE, POINTER_SIZE
+from streamsave.format.index import Index, encode_index
 from streamsave.operations.image import read_info
 from streamsave.operations.verify import verify
 from streamsave.types import Progress
@@ -150,6 +153,40 @@ def test_an_index_of_another_image(stream: bytes, saved: dict[str, bytes], image
     end = info.payload_offset + len(stream)
     image.write_bytes(saved["raw"][: info.payload_offset] + data[info.payload_offset : end] + saved["raw"][end:])
     with pytest.raises(CorruptImageError, match=r"frame 0 .* other bytes than were saved"):
+        verify(image)
+
+
+def with_index(data: bytes, image: Path, change: Callable[[Index], Index]) -> None:
+    """The image of ``data``, whose index is what ``change`` makes of it: of the same size, and with good checksums."""
+    image.write_bytes(data)
+    info = read_info(image)
+    assert info.index
+    end = info.payload_offset + info.payload_size
+    new = change(info.index)
+    carrier = find_codec(info.format).carry(encode_index(new), new.frames)
+    assert len(carrier) == len(data) - end
+    image.write_bytes(data[:end] + carrier)
+
+
+def test_an_index_that_describes_another_stream(saved: dict[str, bytes], image: Path) -> None:
+    """Of the right frames with the right digests."""
+
+    def one_page_more(index: Index) -> Index:
+        return replace(index, stream_map=replace(index.stream_map, page_count=index.stream_map.page_count + 1))
+
+    with_index(saved["zstd"], image, one_page_more)
+    with pytest.raises(CorruptImageError, match="the index describes another stream than the payload holds"):
+        verify(image)
+
+
+def test_an_index_with_an_empty_frame(saved: dict[str, bytes], image: Path) -> None:
+    def shifted(index: Index) -> Index:
+        sizes = index.frames.sizes
+        sizes[1], sizes[0] = sizes[0] + sizes[1], 0
+        return index
+
+    with_index(saved["gzip"], image, shifted)
+    with pytest.raises(CorruptImageError, match=r"in frame 0 .*: in the index it has 0 bytes, and no frame has"):
         verify(image)
 
 

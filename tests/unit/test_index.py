@@ -29,6 +29,7 @@ from streamsave.format.index import (
 from streamsave.format.levels import LevelUse
 from streamsave.format.migration import PageRecord, RamBlock, StreamMap
 from streamsave.format.pages import FirstRecords
+from streamsave.format.stream_map import decode_stream_map, encode_stream_map
 from streamsave.units import MiB
 
 STREAM = Random(0).randbytes(5 * MiB // 2)
@@ -149,6 +150,14 @@ def test_records_that_do_not_fit_one_another(number: int, what: str) -> None:
         parse_index(reassembled(change))
 
 
+def test_every_cut_of_a_stream_map_shows() -> None:
+    data = encode_stream_map(a_map())
+    assert decode_stream_map(data) == a_map()
+    for size in range(len(data)):
+        with pytest.raises(ValueError, match=r"that breaks off|a stream map of \d+ bytes"):
+            decode_stream_map(data[:size])
+
+
 @pytest.mark.parametrize(("chunk_size", "leaf_size"), [(0, MiB), (MiB + 1, MiB), (17 * MiB, MiB), (MiB, MiB // 2)])
 def test_sizes_that_cannot_be(chunk_size: int, leaf_size: int) -> None:
     def change(records: list[tuple[int, int, bytes]]) -> None:
@@ -169,6 +178,26 @@ def test_levels_of_another_size_show() -> None:
 def test_a_wrong_root_shows() -> None:
     with pytest.raises(DamagedIndexError, match="root"):
         parse_index(reassembled(lambda records: records.insert(0, (1, 0, records.pop(0)[2][:-1] + b"?"))))
+
+
+def test_the_last_record_tells_the_size() -> None:
+    data = encode_index(index_of())
+    body = struct.pack("<Q8s", len(data), b"SSINDEX1")
+    assert data.endswith(record(END, body))
+    for other in (struct.pack("<Q8s", len(data) - 1, b"SSINDEX1"), body[:8] + b"SSINDEX2", body + b"?", b""):
+        with pytest.raises(DamagedIndexError, match="breaks off"):
+            parse_index(data[: -len(record(END, body))] + record(END, other))
+
+
+def test_what_is_held_against_a_chunk() -> None:
+    index = index_of()
+    chunk = STREAM[MiB : 2 * MiB]
+    assert index.objection(1, memoryview(chunk)) == ""
+    assert index.objection(2, memoryview(STREAM[2 * MiB :])) == ""
+    assert "its digest is not the one in the index" in index.objection(0, memoryview(chunk))
+    assert "its digest" in index.objection(1, memoryview(chunk[:-1] + bytes([chunk[-1] ^ 1])))
+    assert index.objection(1, memoryview(chunk[:-1])) == "a chunk of 1048575 bytes instead of the 1048576 in the index"
+    assert "instead of the 524288" in index.objection(2, memoryview(STREAM[2 * MiB :] + b"?"))
 
 
 def test_pointer() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from streamsave._native.bzip2 import Bzip2Decompressor
 
-from ..contract.bzip2_craft import block, stream
+from ..contract.bzip2_craft import block, run_of, stream
 from ..contract.samples import mixed, noise, text, zeros
 from ..property.texts import HARD, random_text
 from .native import NATIVE, build
@@ -78,6 +78,38 @@ def test_blocks_that_no_compressor_makes(driver: Path, tmp_path: Path) -> None:
     blocks = [block("".join(rng.choices("0123456789abcde", k=count))) for count in (1, 2, 49, 50, 51, 99, 1000)]
     streams = [stream(each) for each in blocks if each.data] + [stream(*(each for each in blocks if each.data))]
     assert check(driver, streams, tmp_path / "streams") == len(streams)
+
+
+def test_a_block_may_have_more_selectors_than_are_of_any_use(driver: Path, tmp_path: Path) -> None:
+    """Some programs write more; 15 bits tell how many."""
+    streams = [stream(block("23452345", more_selectors=more)) for more in (1, 18_000, 18_001, 18_002, 32_766)]
+    assert check(driver, streams, tmp_path / "streams") == len(streams)
+
+
+@pytest.mark.parametrize(
+    ("digits", "fits"),
+    [
+        (run_of(900_000), True),
+        (run_of(900_001), False),
+        (f"{run_of(450_000)}2{run_of(449_999)}", True),
+        (f"{run_of(450_000)}2{run_of(450_000)}", False),
+        (f"{run_of(900_000)}2", False),
+    ],
+)
+def test_a_block_is_no_larger_than_its_level_allows(digits: str, fits: bool, driver: Path, tmp_path: Path) -> None:
+    """900,000 bytes, whichever byte or run goes beyond it."""
+    assert check(driver, [stream(block(digits))], tmp_path / "streams", room=20_000_000) == fits
+
+
+def test_each_checksum_counts(driver: Path, tmp_path: Path) -> None:
+    whole = bz2.compress(text(300))
+    places = [*range(80, 112), *range(8 * len(whole) - 39, 8 * len(whole) - 7)]
+    flipped = []
+    for bit in places:
+        copy = bytearray(whole)
+        copy[bit // 8] ^= 0x80 >> bit % 8
+        flipped.append(bytes(copy))
+    assert set(drive(driver, flipped, ROOM, tmp_path / "streams")) == {Bzip2Decompressor.DAMAGED}
 
 
 def test_room_is_kept_to(driver: Path, tmp_path: Path) -> None:
