@@ -40,6 +40,8 @@ class CompressOptions:
     keep up with at each moment, with what QEMU delivers and with what the destination takes."""
     threads: int | None = None
     """Encoder threads; None: as many processors as this process may really use."""
+    bypass_cache: bool = False
+    """Write past the page cache (``O_DIRECT``) where the file system can; a warning in the report says where it cannot."""
     timeout_s: float | None = None
     """Give up, with everything as before, if there is no image after so many seconds; None: take as long as it takes."""
     stream: bool = False

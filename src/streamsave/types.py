@@ -64,6 +64,8 @@ class ImageFile(DurableSink, Protocol):
     path: Path
     size: int
     """Bytes written so far, head included."""
+    notes: list[str]
+    """What became of wishes that are no reason to fail, for the report."""
 
     def commit(self, header: bytes, partial: bytes) -> None:
         """Make the image exist, with the complete ``header`` in place of the ``partial`` one. Durable when it returns.

@@ -23,6 +23,7 @@ def saves(sock: socket.socket) -> streamsave.SaveReport:
         save_command=False,
         timeout_s=60,
         max_stopped_s=2.5,
+        bypass_cache=True,
     )
     streamsave.save(sock, Path("guest.save"))
     streamsave.save(sock, 7, streamsave.SaveOptions(stream=True))

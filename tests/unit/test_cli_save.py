@@ -124,7 +124,7 @@ def test_the_defaults(fake: FakeSave, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_every_option_arrives(fake: FakeSave) -> None:
     extra = "--format gzip --level 6 --threads 2 --then resume --transport unix --no-saved-command --quiet"
-    assert main([*SAVE, *extra.split(), "--timeout", "9", "--max-stopped", "0.5"]) == 0
+    assert main([*SAVE, *extra.split(), "--timeout", "9", "--max-stopped", "0.5", "--bypass-cache"]) == 0
     assert fake.options == SaveOptions(
         format="gzip",
         level=6,
@@ -134,6 +134,7 @@ def test_every_option_arrives(fake: FakeSave) -> None:
         save_command=False,
         timeout_s=9,
         max_stopped_s=0.5,
+        bypass_cache=True,
     )
 
 

@@ -130,6 +130,15 @@ def add_level(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_bypass_cache(parser: argparse.ArgumentParser) -> None:
+    """``--bypass-cache``."""
+    parser.add_argument(
+        "--bypass-cache",
+        action="store_true",
+        help="write past the page cache (O_DIRECT), so that the image pushes nothing out of it; slow on some disks",
+    )
+
+
 def _level(text: str) -> Level:
     if text == AUTO:
         return AUTO

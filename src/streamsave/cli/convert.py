@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from ..errors import UsageError
 from ..units import format_duration, format_size
 from .arguments import (
+    add_bypass_cache,
     add_changes,
     add_command,
     add_json,
@@ -71,6 +72,7 @@ def register(subparsers: Subparsers) -> None:
     add_threads(parser)
     add_max_window(parser)
     add_changes(parser)
+    add_bypass_cache(parser)
     add_timeout(parser, "give up if it takes longer; DST is then as before")
     add_json(parser)
     add_quiet(parser)
@@ -85,7 +87,13 @@ def run(args: argparse.Namespace) -> int:
     from .signals import SignalRelay
 
     source, destination = _endpoints(args)
-    options = CompressOptions(format=args.format, level=args.level, threads=args.threads, timeout_s=args.timeout)
+    options = CompressOptions(
+        format=args.format,
+        level=args.level,
+        threads=args.threads,
+        bypass_cache=args.bypass_cache,
+        timeout_s=args.timeout,
+    )
     xml = read_xml(args.xml)
     output = Output(json=args.json, quiet=args.quiet)
     cancel = Cancellation()

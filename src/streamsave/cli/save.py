@@ -11,6 +11,7 @@ from ..choices import Then
 from ..errors import UsageError
 from ..units import format_duration, format_size
 from .arguments import (
+    add_bypass_cache,
     add_command,
     add_connect,
     add_image_or_fd,
@@ -90,6 +91,7 @@ def register(subparsers: Subparsers) -> None:
         default=None,
         help="with --qmp, what becomes of the guest: end QEMU (default), go on as before, or stay paused",
     )
+    add_bypass_cache(parser)
     add_timeout(parser, "give up, and leave everything as it was, if there is no image after that time")
     parser.add_argument(
         "--max-stopped",
@@ -127,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
         timeout_s=args.timeout,
         max_stopped_s=args.max_stopped,
         stream=args.stream,
+        bypass_cache=args.bypass_cache,
     )
     destination = _destination(args)
     to_stdout = args.stream and args.image == "-"

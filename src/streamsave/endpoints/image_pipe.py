@@ -37,6 +37,13 @@ class ImagePipe(ImageSink):
             raise DestinationError(f"descriptor {fd} cannot be written: {error}") from error
         self._head = head
 
+    def bypass_cache(self) -> None:
+        """There is none in front of a pipe."""
+        self.notes.append("the page cache was not bypassed: the image goes into a pipe")
+
+    def sync(self) -> None:
+        """What was written is with the reader."""
+
     def write(self, parts: Sequence[Buffer]) -> None:
         """See ``Sink``."""
         head, self._head = self._head, b""

@@ -11,6 +11,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Literal, Self, TypeAlias
@@ -18,6 +19,7 @@ from typing import ClassVar, Literal, Self, TypeAlias
 from ..errors import DestinationError
 from ..types import Buffer
 from ..units import MiB, format_size
+from .direct import DirectWriter
 from .gather import write_all
 from .writeback import begin_writeback, wait_for_writeback
 
@@ -46,9 +48,12 @@ class ImageSink(ABC):
         """The image is about to exist: from here on ``abort()`` comes too late."""
         self.left = ""
         """What a disk that takes no change any more has of an image that was discarded; empty: nothing."""
+        self.notes: list[str] = []
+        """What became of wishes that are no reason to fail."""
         self._fd = fd
         self._lock = threading.Lock()
         self._aborted = False
+        self._direct: DirectWriter | None = None
         self._paced = False
         self._writeback_offset = 0
         self._settled_offset = 0
@@ -81,16 +86,42 @@ class ImageSink(ABC):
         """From now on ``write`` takes as long as the disk does, but for ``BACKLOG_SIZE``: memory hides how fast that is."""
         self._paced = True
 
+    def bypass_cache(self) -> None:
+        """From now on, and until ``flush``, write past the page cache; a note says where that cannot be."""
+        self._direct = DirectWriter(self._fd, self.size, self._check_aborted)
+        self._leave_refused_direct()
+
     def write(self, parts: Sequence[Buffer]) -> None:
         """See ``Sink``. Appends."""
         try:
-            write_all(self._writev, parts)
-            self._write_back()
+            if self._direct is not None:
+                self._direct.write(parts)
+                self.size += sum(len(part) for part in parts)
+                self._leave_refused_direct()
+            else:
+                write_all(self._writev, parts)
+                self._write_back()
         except OSError as error:
             raise self._cannot(f"write at offset {self.size}", error) from error
 
     def flush(self) -> None:
         """See ``DurableSink``."""
+        try:
+            if self._direct is not None:
+                self._direct.finish()
+                self._leave_refused_direct()
+                self._direct = None
+        except OSError as error:
+            raise self._cannot(f"write before offset {self.size}", error) from error
+        self.sync()
+
+    def sync(self) -> None:
+        """Make durable what was written so far; any thread may call. What a writer past the cache gathers is not written.
+
+        Raises:
+            DestinationError: the system could not.
+
+        """
         try:
             os.fsync(self._fd)
         except OSError as error:
@@ -104,6 +135,9 @@ class ImageSink(ABC):
     def close(self) -> None:
         """See ``Sink``."""
         if self._fd >= 0:
+            if self._direct is not None:
+                with suppress(OSError):  # it is a caller's, perhaps
+                    self._direct.stop()
             os.close(self._fd)
             self._fd = -1
 
@@ -122,6 +156,14 @@ class ImageSink(ABC):
         taken = os.writev(self._fd, views)
         self.size += taken
         return taken
+
+    def _leave_refused_direct(self) -> None:
+        """Once the system has refused it: write what was gathered, and go on without."""
+        direct = self._direct
+        if direct is not None and direct.refusal:
+            self.notes.append(f"the page cache was not bypassed: {direct.refusal}")
+            self._direct = None
+            direct.finish()
 
     def _write_back(self) -> None:
         fresh = self.size - self._writeback_offset

@@ -229,7 +229,7 @@ class _DomainSave:
     def _receive_stream(self, image: ImageWriter[ImageSink], cancel: Cancellation) -> None:
         """The whole stream into the image. Its end mark is all that tells of success: libvirt's word comes after ours."""
         # What is on disk before the end need not be waited for at the gate, where libvirt holds the domain locked.
-        self._inflow = Inflow(self._source, image, self._options, before_end=image.file.flush)
+        self._inflow = Inflow(self._source, image, self._options, before_end=image.file.sync)
         self._inflow.run(self._course, cancel)
         self._inflow.check_end()
         cancel.check()

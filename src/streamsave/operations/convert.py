@@ -248,5 +248,5 @@ class _Conversion:
             stream=stream,
             oldest_libvirt=new.oldest_libvirt,
             needs_xml=new.needs_xml,
-            warnings=warnings,
+            warnings=(*new.file.notes, *warnings),
         )

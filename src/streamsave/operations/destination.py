@@ -67,6 +67,8 @@ def adjusted(sink: ImageSink, options: CompressOptions) -> ImageSink:
     """``sink``, which from now on writes as ``options`` want it."""
     if options.level == AUTO:
         sink.keep_pace()
+    if options.bypass_cache:
+        sink.bypass_cache()
     return sink
 
 

@@ -121,7 +121,7 @@ class Inflow:
             stream=self.scanner.map(),
             oldest_libvirt=self._image.oldest_libvirt,
             needs_xml=self._image.needs_xml,
-            warnings=warnings,
+            warnings=(*file.notes, *warnings),
         )
 
 
