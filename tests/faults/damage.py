@@ -1,7 +1,8 @@
 """Random damage to images: each is a clear error or provably the right bytes; never a hang, a crash, or unbounded memory.
 
-``python -m tests.faults.damage --trials 10000`` runs a campaign, evenly over formats, regions and kinds of damage. A trial
-is made from its number and the seed alone, so ``--seed S --only N`` runs one again, with what it came to printed.
+``python -m tests.faults.damage --trials 10000`` runs a campaign, evenly over images, their regions and kinds of damage. A
+trial is made from its number and the seed alone, so ``--seed S --only N`` runs one again, with what it came to printed.
+All that reads images gets the damaged one, and then one of those that change images: what they refuse they leave alone.
 ``make damage`` runs the long one, ``test_damage.py`` a short one in every test run.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import os
-import struct
 import sys
 import tempfile
 import threading
@@ -24,37 +24,27 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from streamsave.codecs.registry import codecs
 from streamsave.errors import StreamsaveError
-from streamsave.format.header import HEADER_SIZE
+from streamsave.operations.convert import convert
+from streamsave.operations.edit import edit
 from streamsave.operations.image import read_info
 from streamsave.operations.image_stream import open_stream
 from streamsave.operations.verify import verify
+from streamsave.options import CompressOptions
 from streamsave.units import MiB
 
-from ..kit.images import made_up_stream, restored, save_bytes
+from ..kit.images import restored
+from .damage_kinds import DAMAGES
+from .damage_samples import Sample, samples
 
-GOLDEN: Final = Path(__file__).parents[1] / "data" / "golden"
 REGIONS: Final = ("header", "metadata", "frames", "index", "end")
-TRIAL_TIMEOUT_S: Final = 60.0
-MEMORY_LIMIT: Final = 200 * MiB
-"""More than before the trial; an xz or bzip2 decoder has its own tens of MiB."""
+TRIAL_TIMEOUT_S: Final = 120.0
+MEMORY_LIMIT: Final = 300 * MiB
+"""More than before the trial. Two pipelines convert, and the blocks of a foreign xz image have slots of 24 MiB."""
 GROWTH_LIMIT: Final = 500 * MiB
 """Of a process that has run thousands of trials."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An undamaged image: its bytes, the stream in it, and where its regions begin and end."""
-
-    name: str
-    data: bytes
-    stream: bytes
-    regions: dict[str, tuple[int, int]]
-    frames: tuple[tuple[int, int], ...]
-    """Offset and size of each frame in the file; none where another program wrote it."""
-    checked: bool
-    """Whether all of the stream is under a checksum: not in raw images that another program wrote."""
+NEW_FORMAT: Final = "lz4"
+"""What is converted to: the fastest that has a checksum."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +55,12 @@ class Trial:
     sample: str
     region: str
     kind: str
+    hit: bool
+    """The bytes changed, from some place in the region on."""
     outcome: str
+    """Of ``verify``."""
+    change: str
+    """Which change was tried, and what became of it."""
     broken: str = ""
     peak: int = 0
     """How much memory it took at most."""
@@ -74,108 +69,21 @@ class Trial:
 
 
 @cache
-def samples() -> tuple[Sample, ...]:
-    """Ours in every format, and those of stock virsh."""
-    found = []
-    stream = made_up_stream(700)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "guest.save"
-        for name in codecs():
-            save_bytes(stream, path, format=name)
-            found.append(_sample(name, path, stream, checked=True))
-    foreign = sorted(GOLDEN.glob("*.save"))
-    found += [_sample(path.name, path, restored(path)[0], checked=".raw." not in path.name) for path in foreign]
-    return tuple(found)
+def places() -> tuple[tuple[Sample, str], ...]:
+    """What may be hit: each region that each image has."""
+    return tuple((sample, region) for sample in samples() for region in REGIONS if region in sample.regions)
 
 
-def _sample(name: str, path: Path, stream: bytes, *, checked: bool) -> Sample:
-    info = read_info(path)
-    end = info.payload_offset + info.payload_size
-    regions = {
-        "header": (0, HEADER_SIZE),
-        "metadata": (HEADER_SIZE, info.payload_offset),
-        "frames": (info.payload_offset, end),
-        "index": (end, info.file_size) if info.index else (info.payload_offset, end),
-        "end": (max(info.payload_offset, info.file_size - 200), info.file_size),
-    }
-    table = info.index.frames if info.index else None
-    frames = [(info.payload_offset + table.frame_offset(n), table.sizes[n]) for n in range(len(table))] if table else []
-    return Sample(name, path.read_bytes(), stream, regions, tuple(frames), checked)
+def trial_count() -> int:
+    """How many trials hit every place in every way, once; those with the next numbers begin anew."""
+    return len(places()) * len(DAMAGES)
 
 
-# -- the damages ------------------------------------------------------------------------------------------------------
+def what_is(number: int) -> tuple[Sample, str, str]:
+    """The image, its region, and the kind of damage of a trial."""
+    sample, region = places()[number % len(places())]
+    return sample, region, list(DAMAGES)[number // len(places()) % len(DAMAGES)]
 
-Damage = Callable[[Random, bytearray, int, int, Sample], None]
-"""Hits the bytes from the first to the second number."""
-
-
-def flip(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    for _ in range(random.choice([1, 1, 1, 2, 8])):
-        data[random.randrange(start, end)] ^= 1 << random.randrange(8)
-
-
-def cut(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    del data[random.randrange(start, end) :]
-
-
-def remove(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    at = random.randrange(start, end)
-    del data[at : at + random.choice([1, 4, 100, 5000])]
-
-
-def insert(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    at = random.randrange(start, end)
-    data[at:at] = random.choice([bytes(1), bytes(4096), random.randbytes(random.choice([1, 4, 1000]))])
-
-
-def blank(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    at = random.randrange(start, end)
-    size = min(random.choice([4, 512, 4096, 100_000]), len(data) - at)
-    data[at : at + size] = random.choice([bytes(size), b"\xff" * size, random.randbytes(size)])
-
-
-def splice(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    """A piece of this image or of another in place of another."""
-    source = random.choice(samples()).data if random.random() < 0.5 else bytes(data)
-    size = min(random.choice([8, 64, 4096, 65536]), end - start)
-    at, origin = random.randrange(start, end), random.randrange(max(1, len(source) - size))
-    data[at : at + size] = source[origin : origin + size]
-
-
-def resize(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    """A number that stands somewhere becomes a hostile one."""
-    at = random.randrange(start, max(start + 1, end - 8))
-    if start == 0 and random.random() < 0.7:  # the header's own fields, and those of the pointer
-        at = random.choice([16, 20, 24, 28, 32, 60, 64, 68, 76, 84])
-    value = random.choice([0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 63) - 1, (1 << 64) - 1, len(data)])
-    wide = random.random() < 0.5
-    number = struct.pack(random.choice("<>") + ("Q" if wide else "I"), value & ((1 << 64) - 1 if wide else 0xFFFFFFFF))
-    data[at : at + len(number)] = number
-
-
-def swap(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    """Two frames, or two pieces where there are no frames of ours."""
-    if len(sample.frames) > 1:
-        (first, first_size), (second, second_size) = sorted(random.sample(sample.frames, 2))
-    else:
-        first_size = second_size = max(1, (end - start) // 4)
-        first, second = start, end - second_size
-    if first + first_size > second:
-        return flip(random, data, start, end, sample)
-    pieces = data[second : second + second_size], data[first + first_size : second], data[first : first + first_size]
-    data[first : second + second_size] = b"".join(pieces)
-    return None
-
-
-def repeat(random: Random, data: bytearray, start: int, end: int, sample: Sample) -> None:
-    """A frame twice."""
-    at, size = random.choice(sample.frames) if sample.frames else (start, min(4096, end - start))
-    data[at:at] = data[at : at + size]
-
-
-DAMAGES: Final[dict[str, Damage]] = {
-    damage.__name__: damage for damage in (flip, cut, remove, insert, blank, splice, resize, swap, repeat)
-}
 
 # -- one trial --------------------------------------------------------------------------------------------------------
 
@@ -183,27 +91,39 @@ DAMAGES: Final[dict[str, Damage]] = {
 def run_trial(seed: int, number: int) -> Trial:
     """Damage an image and look at it with everything that reads images."""
     random = Random(f"{seed} {number}")
-    sample = samples()[number % len(samples())]
-    region = REGIONS[number // len(samples()) % len(REGIONS)]
-    kind = list(DAMAGES)[number // len(samples()) // len(REGIONS) % len(DAMAGES)]
+    sample, region, kind = what_is(number)
     data = bytearray(sample.data)
     DAMAGES[kind](random, data, *sample.regions[region], sample)
     before = _forget_peak()
     faulthandler.dump_traceback_later(TRIAL_TIMEOUT_S, exit=True)
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     try:
-        with tempfile.NamedTemporaryFile(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as file:
-            file.write(data)
-            file.flush()
-            outcome, broken = _look(Path(file.name), sample, random)
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+            path = Path(folder) / "guest.save"
+            path.write_bytes(data)
+            outcome, broken = _look(path, sample, random)
+            change, error = _change(path, bytes(data), sample, random)
     finally:
         faulthandler.cancel_dump_traceback_later()
+    broken = broken or error
     if threading.active_count() != threads or len(os.listdir("/proc/self/fd")) != descriptors:
         broken = broken or "a thread or a descriptor is left"
     peak = _memory("VmHWM") - before
     if peak > MEMORY_LIMIT:
         broken = broken or f"{peak // MiB} MiB of memory"
-    return Trial(number, sample.name, region, kind, outcome, broken, peak, _memory("VmRSS"))
+    hit = _is_hit(sample, region, data)
+    return Trial(number, sample.name, region, kind, hit, outcome, change, broken, peak, _memory("VmRSS"))
+
+
+def _is_hit(sample: Sample, region: str, data: bytearray) -> bool:
+    if data == sample.data:
+        return False
+    low, high = 0, min(len(data), len(sample.data))  # the first difference is in between
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if data[:middle] == sample.data[:middle] else (low, middle - 1)
+    start, end = sample.regions[region]
+    return start <= low <= end
 
 
 def _forget_peak() -> int:
@@ -215,6 +135,9 @@ def _forget_peak() -> int:
 def _memory(name: str) -> int:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
+
+
+# -- what reads images ------------------------------------------------------------------------------------------------
 
 
 def _look(path: Path, sample: Sample, random: Random) -> tuple[str, str]:
@@ -232,7 +155,7 @@ def _look(path: Path, sample: Sample, random: Random) -> tuple[str, str]:
         stream = restored(path)[0]
         right = stream == sample.stream
     except StreamsaveError:
-        right, stream = None, b""
+        right = None
     except BaseException as error:
         return "crash", f"restoring raised {error!r}"
     if sample.checked and right is False:
@@ -261,13 +184,80 @@ def _read_pieces(path: Path, sample: Sample, random: Random) -> str:
     return ""
 
 
+# -- what changes images ----------------------------------------------------------------------------------------------
+
+
+def _change(path: Path, data: bytes, sample: Sample, random: Random) -> tuple[str, str]:
+    """One change, what became of it, and which promise was broken."""
+    name, change = random.choice(list(CHANGES.items()))
+    try:
+        broken = change(path, data, sample)
+    except StreamsaveError as error:
+        left = sorted(each.name for each in path.parent.iterdir())
+        if left != [path.name]:
+            broken = f"{name} failed and left {left}"
+        elif path.read_bytes() != data:
+            broken = f"{name} failed and changed the image"
+        else:
+            return f"{name}: {type(error).__name__}", ""
+    except BaseException as error:
+        broken = f"{name} raised {error!r}"
+    return f"{name}: done", broken
+
+
+def _convert_in_place(path: Path, data: bytes, sample: Sample) -> str:
+    convert(path, path, CompressOptions(format=NEW_FORMAT))
+    return _wrong_stream(path, sample)
+
+
+def _convert(path: Path, data: bytes, sample: Sample) -> str:
+    new = path.with_name("new.save")
+    convert(path, new, CompressOptions(format=NEW_FORMAT))
+    return _wrong_stream(new, sample) or ("convert changed its source" if path.read_bytes() != data else "")
+
+
+def _wrong_stream(path: Path, sample: Sample) -> str:
+    return "convert wrote another stream" if sample.checked and restored(path)[0] != sample.stream else ""
+
+
+def _edit(path: Path, data: bytes, sample: Sample) -> str:
+    """Succeeds whatever is in the payload, which stays as it is."""
+    before = read_info(path)
+    xml = before.metadata.xml.replace("</name>", "</name><title>edited</title>")
+    report = edit(path, xml=xml, state="paused")
+    if not report.changed:
+        return "" if path.read_bytes() == data else "edit changed the image and says that it did not"
+    after = read_info(path)
+    if (after.metadata.xml, after.metadata.cookie, after.header.was_running) != (xml, before.metadata.cookie, False):
+        return "edit did not write what it was given"
+    same = path.read_bytes()[after.payload_offset :] == data[before.payload_offset :]
+    return "" if same else "edit changed the payload"
+
+
+CHANGES: Final[dict[str, Callable[[Path, bytes, Sample], str]]] = {
+    "convert in place": _convert_in_place,
+    "convert": _convert,
+    "edit": _edit,
+}
+
 # -- a campaign -------------------------------------------------------------------------------------------------------
 
 
 def run_campaign(seed: int, numbers: Sequence[int], workers: int) -> list[Trial]:
     """All trials, in processes of their own: one that hangs or crashes breaks the pool, which is told."""
+    samples()  # before they fork: in all of them the same
     with ProcessPoolExecutor(workers) as pool:
         return list(pool.map(run_trial, [seed] * len(numbers), numbers, chunksize=25))
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """How many trials hit each region of each image."""
+    hits = Counter((trial.sample, trial.region) for trial in trials if trial.hit)
+    lines = [f"{'trials that hit':34}" + "".join(f"{region:>10}" for region in REGIONS)]
+    for sample in samples():
+        counts = (str(hits[sample.name, region]) if region in sample.regions else "-" for region in REGIONS)
+        lines.append(f"{sample.name:34}" + "".join(f"{count:>10}" for count in counts))
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -286,10 +276,13 @@ def main() -> int:
         return 0
     print(f"seed {seed}, {args.trials} trials", flush=True)
     trials = run_campaign(seed, range(args.trials), args.workers)
-    for name, count in sorted(Counter(trial.outcome for trial in trials).items()):
-        print(f"{count:6} {name}")
+    print(table(trials))
+    for outcomes in (Counter(trial.outcome for trial in trials), Counter(trial.change for trial in trials)):
+        print()
+        for name, count in sorted(outcomes.items()):
+            print(f"{count:6} {name}")
     held = max(trial.held for trial in trials)
-    print(f"memory: at most {max(trial.peak for trial in trials) // MiB} MiB for a trial, {held // MiB} MiB in a process")
+    print(f"\nmemory: at most {max(trial.peak for trial in trials) // MiB} MiB for a trial, {held // MiB} MiB in a process")
     if held > GROWTH_LIMIT:
         print("BROKEN: the processes grow")
     broken = [trial for trial in trials if trial.broken]

@@ -10,11 +10,14 @@ from random import Random
 
 import pytest
 
+from streamsave.codecs.registry import codecs
+from streamsave.errors import CorruptImageError
 from streamsave.operations.reports import RestoreReport
 
 from ..kit.images import restored
 from . import damage
-from .damage import DAMAGES, REGIONS, Trial, run_campaign, run_trial, samples
+from .damage import CHANGES, Trial, places, run_campaign, run_trial, trial_count, what_is
+from .damage_samples import Sample
 
 COUNT = 300
 
@@ -31,26 +34,25 @@ def test_every_damage_is_an_error_or_harmless() -> None:
     outcomes = Counter(trial.outcome for trial in trials)
     assert outcomes["CorruptImageError"] > COUNT // 4, outcomes
     assert outcomes["good"] > COUNT // 50, outcomes
+    for name in CHANGES:
+        assert any(trial.change == f"{name}: done" for trial in trials), name
+        assert any(trial.change.startswith(f"{name}: ") and "Error" in trial.change for trial in trials), name
+    assert sum(trial.hit for trial in trials) > COUNT * 0.9
 
 
 def test_trials_are_spread_evenly_and_come_out_the_same_again() -> None:
-    count = len(samples()) * len(REGIONS) * len(DAMAGES)
-    places = {
-        (number % len(samples()), number // len(samples()) % len(REGIONS), number // len(samples()) // len(REGIONS))
-        for number in range(count)
-    }
-    assert len(places) == count
+    every = {(sample.name, region, kind) for sample, region, kind in map(what_is, range(trial_count()))}
+    assert len(every) == trial_count()
+    assert {sample.name for sample, _ in places()} >= {*codecs(), "bzip2 -c", "zstd -c", "pzstd -1 -c", "tiny.lzop.save"}
     one, other = run_trial(7, 123), run_trial(7, 123)
-    assert (one.outcome, one.kind, one.region) == (other.outcome, other.kind, other.region)
+    assert (one.outcome, one.change, one.hit) == (other.outcome, other.change, other.hit)
 
 
 def trial_where(**wanted: str) -> int:
     """The number of a trial of that sample, region and kind."""
-    for number in range(len(samples()) * len(REGIONS) * len(DAMAGES)):
-        sample = samples()[number % len(samples())].name
-        region = REGIONS[number // len(samples()) % len(REGIONS)]
-        kind = list(DAMAGES)[number // len(samples()) // len(REGIONS)]
-        if {"sample": sample, "region": region, "kind": kind} == wanted:
+    for number in range(trial_count()):
+        sample, region, kind = what_is(number)
+        if {"sample": sample.name, "region": region, "kind": kind} == wanted:
             return number
     raise LookupError(wanted)
 
@@ -76,3 +78,15 @@ def test_a_broken_promise_is_seen(lie: str, monkeypatch: pytest.MonkeyPatch) -> 
     ] in trial.broken
     for fd in kept:
         os.close(fd)
+
+
+@pytest.mark.parametrize("lie", ["changed", "left"])
+def test_a_change_that_fails_and_leaves_something_is_seen(lie: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(path: Path, data: bytes, sample: Sample) -> str:
+        target = path if lie == "changed" else path.with_name("rest")
+        target.write_bytes(b"?")
+        raise CorruptImageError("as it may be")
+
+    monkeypatch.setattr(damage, "CHANGES", {"convert": failing})
+    number = trial_where(sample="gzip", region="frames", kind="flip")
+    assert f"convert failed and {lie}" in run_trial(1, number).broken

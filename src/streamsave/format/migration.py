@@ -67,6 +67,14 @@ class StreamMap:
     problem: str
     """If not: why, to follow "the stream is not all of one:"; else empty."""
 
+    @property
+    def lost_in_ram(self) -> bool:
+        """Whether the walk lost its way between page records: behind one was neither another nor their end.
+
+        What a machine may have that cannot be walked comes before the first page record, or behind the last one.
+        """
+        return self.page_count + self.zero_page_count > 0 and self.ram_end < 0 and self.well_formed_end
+
 
 class PageKind(IntEnum):
     """What a page record holds. The numbers are QEMU's flags."""

@@ -17,6 +17,7 @@ from ..endpoints.descriptor import name_of
 from ..endpoints.file import FileSource
 from ..endpoints.limited import LimitedSource
 from ..errors import (
+    CorruptImageError,
     ImageError,
     IncompleteImageError,
     NotAnImageError,
@@ -114,12 +115,25 @@ class ImageReader:
             raise UnsupportedImageError(f"{self.path}: {error}", path=self.path) from error
 
     def check_stream(self, stream: StreamMap) -> None:
-        """What was decoded ends as a whole migration stream does; or TruncatedImageError."""
+        """What was decoded is a whole migration stream, by its structure.
+
+        Raises:
+            TruncatedImageError: it does not end as one does.
+            CorruptImageError: its page records are no such: pieces are missing, or in another order,
+                which no codec's checksum shows. Where there is an index that is the word on it.
+
+        """
         if not stream.well_formed_end:
             raise TruncatedImageError(
                 f"{self.path}: the payload's {stream.size} bytes of migration stream are not all: {stream.problem}",
                 path=self.path,
                 offset=self.info.file_size,
+            )
+        if stream.lost_in_ram and self.info.index is None:
+            raise CorruptImageError(
+                f"{self.path}: the payload decodes, but the stream in it is damaged: pieces of it are missing or in the"
+                f" wrong place, for behind {stream.page_count + stream.zero_page_count} page records comes something else",
+                path=self.path,
             )
 
     def _read_head(self, source: Source) -> tuple[Header, Metadata]:

@@ -14,7 +14,7 @@ from ..cancel import Cancellation
 from ..choices import DEFAULT_WINDOW
 from ..codecs.base import Codec
 from ..endpoints.descriptor import DescriptorSink
-from ..errors import DestinationError, TruncatedImageError
+from ..errors import DestinationError, ImageError
 from ..options import RestoreOptions
 from ..pipeline.decompress import Decompression
 from ..qemu.process import QemuProcess
@@ -87,7 +87,7 @@ class Outflow:
         self.pipeline.join()
 
     def check_end(self) -> None:
-        """The last bytes are those that end a migration stream; or TruncatedImageError."""
+        """What went out is a whole migration stream; or TruncatedImageError, CorruptImageError."""
         self._image.check_stream(self.scanner.map())
 
     def check_end_after(self, error: Exception) -> None:
@@ -95,7 +95,7 @@ class Outflow:
         if self.finished:
             try:
                 self.check_end()
-            except TruncatedImageError as reason:
+            except ImageError as reason:
                 raise reason from error
 
     def report(
