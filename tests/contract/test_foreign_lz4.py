@@ -13,10 +13,12 @@ import xxhash
 
 from streamsave.codecs.base import DecodeError, NotFramed, TruncatedError
 from streamsave.codecs.registry import find_codec
+from streamsave.errors import CorruptImageError, ImageError, TruncatedImageError
 from streamsave.units import KiB, MiB
 
 from ..kit.missing import require_tools
 from .checks import decode, encode, frame_sizes, payload_of, read_all
+from .engine import restore
 from .hostile import peak_growth, refuses
 from .samples import mixed, noise, text, zeros
 
@@ -178,3 +180,89 @@ def test_a_carrier_is_one_skippable_frame() -> None:
     for damaged in (b"", carrier[:7], carrier[:-1], carrier + b"x", skippable(data, 9), encode(LZ4, text(100))):
         with pytest.raises(DecodeError):
             LZ4.uncarry(damaged)
+
+
+# -- on all cores -----------------------------------------------------------------------------------------------------
+
+LARGE = mixed(5 * MiB) + noise(300_000) + zeros(100_000)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("size", ["4", "5", "6", "7"])
+@pytest.mark.parametrize("options", [[], ["-BX"], ["--no-frame-crc"], ["-9"]])
+def test_independent_blocks_are_decoded_by_all_threads(size: str, options: list[str], threads: int) -> None:
+    payload = tool(f"-B{size}", *options, data=LARGE)
+    data, stats = restore(LZ4, payload, threads=threads)
+    assert data == LARGE
+    assert stats.parallel
+    assert stats.frame_count == -(-len(LARGE) // (4 * MiB))
+
+
+def test_blocks_that_refer_back_are_decoded_by_one(tmp_path: Path) -> None:
+    data, stats = restore(LZ4, tool("-BD", "-B4", data=LARGE))
+    assert data == LARGE
+    assert not stats.parallel
+
+
+def test_frames_of_any_kind_in_a_row_through_the_engine() -> None:
+    independent = {"block_linked": False, "content_checksum": True}
+    frames = [
+        skippable(bytes(3 * MiB), 0),
+        lz4.frame.compress(LARGE, block_checksum=True, **independent),
+        lz4.frame.compress(b"", **independent),
+        lz4.frame.compress(b"", block_linked=False, store_size=False),
+        skippable(b"abc", 15),
+        lz4.frame.compress(b"short", block_size=lz4.frame.BLOCKSIZE_MAX64KB, **independent),
+        encode(LZ4, b" and ours"),
+        lz4.frame.compress(b", linked", block_linked=True),
+        lz4.frame.compress(b", or not", **independent),
+    ]
+    expected = LARGE + b"short and ours, linked, or not"
+    assert restore(LZ4, b"".join(frames))[0] == expected
+    assert restore(LZ4, b"".join(frames[:7]))[1].parallel
+    assert restore(LZ4, b"".join(frames), split=False)[0] == expected
+
+
+@pytest.mark.parametrize("options", [["-B4"], ["-B7"], ["-B4", "-BX"], ["-B5", "--content-size"]])
+def test_no_damage_to_independent_blocks_gets_through(options: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(DATA)
+    require_tools("lz4")
+    payload = subprocess.run(["lz4", "-c", *options, tmp_path / "data"], capture_output=True, check=True).stdout
+    assert restore(LZ4, payload)[0] == DATA
+    rng = random.Random("".join(options))
+    for _ in range(150):
+        damaged = bytearray(payload)
+        damaged[rng.choice([rng.randrange(20), rng.randrange(len(payload)), -1 - rng.randrange(12)])] ^= 1 << rng.randrange(
+            8
+        )
+        with pytest.raises(ImageError):
+            restore(LZ4, bytes(damaged))
+    for _ in range(50):
+        with pytest.raises(TruncatedImageError):
+            restore(LZ4, payload[: rng.randrange(1, len(payload))])
+
+
+def test_what_came_before_the_damage_is_good() -> None:
+    payload = tool("-B4", data=LARGE)
+    with pytest.raises(TruncatedImageError) as caught:
+        restore(LZ4, payload[: len(payload) * 9 // 10])
+    assert caught.value.good_size > LZ4.chunk_size
+    assert caught.value.good_size % (64 * KiB) == 0
+
+
+@pytest.mark.parametrize("claimed", [0, len(DATA) - 1, len(DATA) + 1, 1 << 63])
+def test_a_frame_of_independent_blocks_holds_what_it_claims(claimed: int) -> None:
+    whole = lz4.frame.compress(DATA, block_linked=False)
+    descriptor = whole[4:6] + struct.pack("<Q", claimed)
+    head = whole[:4] + descriptor + bytes([xxhash.xxh32_intdigest(descriptor) >> 8 & 0xFF])
+    with pytest.raises(CorruptImageError, match="its size or its checksum is wrong"):
+        restore(LZ4, head + whole[15:])
+
+
+def test_blocks_larger_than_they_may_be() -> None:
+    head = lz4.frame.compress(b"", block_linked=False, store_size=False, block_size=lz4.frame.BLOCKSIZE_MAX64KB)[:7]
+    bomb = lz4.block.compress(zeros(MiB), store_size=False)
+    for content in (block(noise(64 * KiB + 1)), block(bomb, stored=False), struct.pack("<I", (1 << 31) - 1) + bytes(9)):
+        for times in (1, 30):
+            with pytest.raises(ImageError):
+                restore(LZ4, head + block(noise(100)) + content * times + bytes(4))

@@ -22,13 +22,12 @@ from ..format.frames import FrameTable
 from ..types import Buffer
 from ..units import GiB
 from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError
+from .lz4_blocks import MAGIC, SKIPPABLE, STORED, Lz4Reframer, decode_blocks, header_checksum
 from .members import MemberReader
 from .skips import cover_with
 
-_MAGIC: Final = b"\x04\x22\x4d\x18"
 _DESCRIPTOR: Final = b"\x6c\x70"
-_PREFIX: Final = _MAGIC + _DESCRIPTOR
-_SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
+_PREFIX: Final = MAGIC + _DESCRIPTOR
 _CARRIER_MAGIC: Final = 0x184D2A5A
 _COVER_MAGIC: Final = 0x184D2A5C
 _COVERED_MAX: Final = 1 * GiB
@@ -37,7 +36,6 @@ _HEADER: Final = struct.Struct("<6sQBI")
 """Prefix, content size, header checksum, and the size of the first block, or 0 if there is none."""
 _END: Final = struct.Struct("<II")
 _END_EMPTY: Final = struct.Struct("<I")
-_STORED: Final = 1 << 31
 _FAST_LEVELS: Final = range(1, 3)
 """Both do the same, in the tool too; the others search longer and longer (lz4hc). Measured on 1 MiB chunks of programs and
 libraries (MiB/s on one core, ratio; lz4 itself in brackets). Back it is 2350 MiB/s at every level.
@@ -54,7 +52,7 @@ class Lz4(Codec):
     name = "lz4"
     number = None
     summary = "the fastest that compresses; restored by streamsave alone"
-    magic = _MAGIC
+    magic = MAGIC
     levels = range(1, 13)
     default_level = 1
     tool_level = 1
@@ -71,6 +69,9 @@ class Lz4(Codec):
 
     def stream_reader(self, read: ReadBytes) -> Lz4Reader:
         return Lz4Reader(read)
+
+    def reframer(self, read: ReadBytes) -> Lz4Reframer:
+        return Lz4Reframer(read)
 
     def bound(self, size: int) -> int:
         """What does not compress is stored."""
@@ -110,12 +111,12 @@ class Lz4Encoder:
         block: Buffer = self._compress(chunk)
         size = len(block)
         if size >= len(chunk):
-            block, size = chunk, len(chunk) | _STORED
+            block, size = chunk, len(chunk) | STORED
         return [_header(len(chunk), size, self._xxh32), block, _END.pack(0, checksum)]
 
 
 class Lz4Decoder:
-    """Decodes the block in one call, into the room. What is stored stays where it is."""
+    """Decodes our own frames in one call, into the room, but for what is stored; and those of an ``Lz4Reframer``."""
 
     def __init__(self) -> None:
         import xxhash
@@ -127,6 +128,9 @@ class Lz4Decoder:
 
     def decode(self, frame: memoryview, room: memoryview) -> Buffer:
         """The chunk, in ``room`` or ``frame``; see ``Decoder``."""
+        prefix = bytes(frame[: len(_PREFIX)])
+        if prefix[: len(MAGIC)] == MAGIC and prefix != _PREFIX:
+            return decode_blocks(frame, room, self._expand, self._xxh32)
         frame_size, chunk_size, block_size = _sizes(frame)
         if frame_size != len(frame):
             kind = TruncatedError if frame_size > len(frame) else DecodeError
@@ -142,12 +146,15 @@ class Lz4Decoder:
         return chunk
 
     def _decode(self, block: memoryview, block_size: int, room: memoryview) -> memoryview:
-        if block_size & _STORED:
+        if block_size & STORED:
             return block
         if not block_size:
             return room
+        return room[: self._expand(block, room)]
+
+    def _expand(self, block: memoryview, room: memoryview) -> int:
         try:
-            return room[: self._decompress_into(block, room, output_len=len(room))]
+            return int(self._decompress_into(block, room, output_len=len(room)))
         except self._error as error:
             raise DecodeError(f"the lz4 block is damaged: {error}") from error
 
@@ -176,7 +183,7 @@ class Lz4Splitter:
 
 def _header(chunk_size: int, block_size: int, xxh32: Callable[[Buffer], int]) -> bytes:
     checked = _DESCRIPTOR + chunk_size.to_bytes(8, "little")
-    return _HEADER.pack(_PREFIX, chunk_size, xxh32(checked) >> 8 & 0xFF, block_size)
+    return _HEADER.pack(_PREFIX, chunk_size, header_checksum(checked, xxh32), block_size)
 
 
 def _sizes(view: memoryview) -> tuple[int, int, int]:
@@ -194,7 +201,7 @@ def _sizes(view: memoryview) -> tuple[int, int, int]:
     if bool(chunk_size) != bool(block_size):
         raise DecodeError("the lz4 frame has no block, or one for nothing")
     end = _END if block_size else _END_EMPTY
-    return _HEADER.size + (block_size & ~_STORED) + end.size, chunk_size, block_size
+    return _HEADER.size + (block_size & ~STORED) + end.size, chunk_size, block_size
 
 
 class Lz4Reader(MemberReader):
@@ -204,12 +211,12 @@ class Lz4Reader(MemberReader):
         super().__init__(read, Lz4Member, (RuntimeError,))
 
     def _next_starts(self) -> bool:
-        while (head := self._peek(_SKIPPABLE_HEAD.size)[: _SKIPPABLE_HEAD.size])[:4] != _MAGIC:
+        while (head := self._peek(_SKIPPABLE_HEAD.size)[: _SKIPPABLE_HEAD.size])[:4] != MAGIC:
             if not head and self._started:
                 return False
-            if len(head) < len(_MAGIC) and (head == _MAGIC[: len(head)] or head[1:] == b"\x2a\x4d\x18"[: len(head) - 1]):
+            if len(head) < len(MAGIC) and (head == MAGIC[: len(head)] or head[1:] == b"\x2a\x4d\x18"[: len(head) - 1]):
                 raise TruncatedError("the payload ends before an lz4 frame does")
-            if int.from_bytes(head[:4], "little") not in _SKIPPABLE:
+            if int.from_bytes(head[:4], "little") not in SKIPPABLE:
                 raise DecodeError(f"an lz4 frame starts with 04 22 4d 18, not with {head[:4].hex(' ')}")
             if len(head) < _SKIPPABLE_HEAD.size:
                 raise TruncatedError("the payload ends inside a skippable lz4 frame")
