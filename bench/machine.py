@@ -56,7 +56,8 @@ def facts() -> dict[str, Any]:
 
 def file_system(folder: Path) -> str:
     """The kind of file system that ``folder`` is on, as the kernel calls it."""
-    return subprocess.run(["stat", "-f", "-c", "%T", folder], check=True, capture_output=True, text=True).stdout.strip()
+    command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(folder)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def load() -> float:
