@@ -10,13 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from streamsave.choices import AUTO, Level
+
 
 @dataclass(frozen=True)
 class Ours:
     """streamsave with a format at a level (None: it has none)."""
 
     format: str
-    level: int | None = None
+    level: Level | None = None
 
     @property
     def name(self) -> str:
@@ -95,6 +97,7 @@ SAVES: Final = (
             *(Ours("zstd", 3), Pipe("zstd -c"), Pipe("zstd -c -T0"), Pipe("pzstd -c -3")),
         ),
     ),
+    SaveGroup("auto", (Ours("zstd", AUTO), Pipe("zstd -c --adapt -T0"))),
     SaveGroup(
         "gzip",
         (

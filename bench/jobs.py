@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import streamsave
+from streamsave.choices import Level
 from streamsave.endpoints.socket import SocketSource
 from streamsave.options import usable_cpus
 from streamsave.pipeline.bufpool import BufferPool, slot_count
@@ -24,10 +25,10 @@ from . import parts
 Job: TypeAlias = Callable[[], Any]
 
 
-def save(monitor: str, path: str, format: str, level: int | None) -> Job:  # noqa: A002
+def save(monitor: str, path: str, format: str, level: Level | None) -> Job:  # noqa: A002
     """Save the guest at ``monitor``, which goes on afterwards."""
     options = streamsave.SaveOptions(format=format, level=level, then="resume")
-    options.codec.encoder(options.codec.check_level(level))  # imports its binding
+    options.codec.encoder(options.codec.default_level)  # imports its binding
     act = streamsave.save  # imports what it needs
 
     def run() -> dict[str, Any]:
@@ -39,7 +40,7 @@ def save(monitor: str, path: str, format: str, level: int | None) -> Job:  # noq
             "stopped_s": report.stopped_s,
             "stage_s": report.stage_s,
             "threads": report.threads,
-            "level": report.level,
+            "levels": {str(use.level): use.stream_size / report.stream_size for use in report.levels},
         }
 
     return run

@@ -59,7 +59,7 @@ class Parts:
 def measure_limit(qemu: RunningQemu, ours: Ours, folder: Path, rounds: int, say: Callable[[str], None]) -> dict[str, Any]:
     """``rounds`` rounds of all parts and of the whole, with the guest in ``qemu`` and the image in ``folder``."""
     captured, image = folder / "captured", folder / "image"
-    level = find_codec(ours.format).check_level(ours.level)
+    level = find_codec(ours.format).check_level(int(ours.level or 0))
     _, report = save_run(qemu, Ours("raw"), captured)
     stream = {"path": str(captured), "offset": streamsave.read_info(captured).header.payload_offset}
     stream["size"] = report["stream_size"]

@@ -57,7 +57,9 @@ def facts() -> dict[str, Any]:
 def file_system(folder: Path) -> str:
     """The kind of file system that ``folder`` is on, as the kernel calls it."""
     command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(folder)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[
+        -1
+    ]  # mounted over, the last counts
 
 
 def load() -> float:

@@ -103,6 +103,7 @@ def _guest(results: Results, guest: str, where: str, folder: Path) -> Iterator[s
         charts.size_against_rate(saves, f"Size against rate: guest {guest}, {where}", folder / f"size-{name}.svg")
         yield from (f"![rates of saves](save-{name}.svg)", "", f"![size against rate](size-{name}.svg)", "")
         yield from _table(SAVE_COLUMNS, [row for each in saves for row in _save_rows(each)])
+        yield from _levels(saves)
     if restores:
         charts.restore_bars(restores, f"Restoring: guest {guest}, {where}", folder / f"restore-{name}.svg")
         yield from (f"![rates of restores](restore-{name}.svg)", "")
@@ -133,6 +134,15 @@ def _save_rows(comparison: Comparison) -> Iterator[Sequence[str]]:
             f"{stopped_s:.2f}",
             f"{comparison.middle(member, 'wall_s') + comparison.middle(member, 'sync_s'):.2f}",
         )
+
+
+def _levels(saves: Sequence[Comparison]) -> Iterator[str]:
+    """What a level that was left to us became, in the last round."""
+    for comparison in saves:
+        for member, runs in comparison.runs.items():
+            if len(levels := runs[-1].levels) > 1:
+                shares = ", ".join(f"{level} for {100 * share:.0f} %" for level, share in levels.items())
+                yield from (f"Levels of {member} in its last round: {shares} of the stream.", "")
 
 
 def _restore_rows(comparison: Comparison) -> Iterator[Sequence[str]]:

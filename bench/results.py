@@ -39,6 +39,8 @@ class Run:
     """Of the image, or of the payload that was restored."""
     sync_s: float = 0.0
     """What it took afterwards to make the image durable; nothing is left of it in ours."""
+    levels: dict[str, float] = field(default_factory=dict)
+    """The share of the stream that ours compressed at each level, where it chose."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def save_run(qemu: RunningQemu, contestant: Contestant, path: Path) -> tuple[Run
     done = worker.run()
     qemu_s = account_of(qemu.pid).since(before).own_s
     stopped_s = done.result.get("stopped_s", done.wall_s)
-    return _run_of(done, qemu_s, stopped_s, done.result.get("image_size", 0)), done.result
+    run = _run_of(done, qemu_s, stopped_s, done.result.get("image_size", 0))
+    return replace(run, levels=done.result.get("levels", {})), done.result
 
 
 def restore_run(guest: Guest, contestant: Ours | Pipe, path: Path) -> Run:
