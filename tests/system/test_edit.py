@@ -307,7 +307,7 @@ def test_a_sector_that_the_disk_does_not_take(for_good: bool, image: Path, monke
     with pytest.raises(DestinationError, match="cannot be written at offset 24: Input/output error") as caught:
         edit(image, state="paused")
     assert image.read_bytes() == before
-    notes = ["the change could not be taken back: after a power failure it may be there or not"]
+    notes = [f"{image} could not be changed back: after a power failure it may be as asked for, or not"]
     assert getattr(caught.value, "__notes__", []) == notes * for_good
 
 

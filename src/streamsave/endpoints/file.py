@@ -146,12 +146,13 @@ class NewImage(ImageSink):
                 raise self._cannot("make the image durable", error) from error
             raise
         self.committed = True
-        with suppress(OSError):  # nothing was there, or it is only in the way
-            os.unlink(self.temporary)
 
     def discard(self) -> None:
-        """Remove what was not committed, and close. May be called twice."""
-        if not self.committed:
+        """Remove what was not committed, or what a committed image changed places with; and close. May be called twice."""
+        if self.committed:
+            with suppress(OSError):  # nothing was there, or it is only in the way
+                os.unlink(self.temporary)
+        else:
             self._unlink(self.temporary)
         self.close()
 

@@ -143,7 +143,7 @@ def overwrite(path: Path, fd: int, status: os.stat_result, data: bytes, offset: 
             try:
                 _write_through(writing_fd, before, offset)
             except OSError:
-                error.add_note("the change could not be taken back: after a power failure it may be there or not")
+                error.add_note(f"{path} could not be changed back: after a power failure it may be as asked for, or not")
             raise
         finally:
             os.close(writing_fd)

@@ -15,11 +15,13 @@ from typing import Any
 
 from ..errors import CommandError, MonitorLostError, StreamsaveError
 from ..qemu.recovery import carry_out, free_guest
-from .plan import DISARM, LAST_CALLS_S, MIGRATING, NOT_MIGRATING, READY, STOPPING, GuardianPlan
+from .plan import COMMITTED, DISARM, LAST_CALLS_S, MIGRATING, NOT_MIGRATING, READY, STOPPING, GuardianPlan
 
 FD_SIZE = 4
 LOOK_S = 0.5
 """How often to look whether the parent was killed and cannot die."""
+SECTOR_SIZE = 512
+"""The header is in the first one."""
 DISK_S = 3.0
 """How long the disk may take to say whether the image exists and to make it durable; the guest must not wait for more."""
 PATIENCE_S = 60.0
@@ -60,6 +62,7 @@ class _Said:
     disarmed: bool = False
     stopped: bool = False
     migrating: bool = False
+    committed: bool = False
     process_fd: int = -1
     """Of a process that ends with the parent."""
 
@@ -67,6 +70,7 @@ class _Said:
         """``data``: any number of its messages."""
         for message in (data[at : at + 1] for at in range(len(data))):
             self.disarmed = self.disarmed or message == DISARM
+            self.committed = self.committed or message == COMMITTED
             self.stopped = self.stopped or message == STOPPING
             self.migrating = (self.migrating or message == MIGRATING) and message != NOT_MIGRATING
 
@@ -136,7 +140,7 @@ def _tells_of_death(status: str) -> bool:
 
 def _act(plan: GuardianPlan, image: _Image, said: _Said, monitor_fd: int) -> bool:
     """Bring the guest to one of the save's two endings; returns whether that is the one with an image."""
-    committed = _in_time(image.is_committed)
+    committed = said.committed or _in_time(image.is_committed)  # once it was said, no disk may say otherwise
     if monitor_fd < 0:
         return committed
     try:
@@ -165,6 +169,9 @@ class _Image:
                 return False
             if self._plan.kind == "file" and not self._is_at(self._plan.destination):
                 return False
+            if self._plan.kind == "in place":
+                # Anew: an fsync that failed may have left it in memory alone, and the next one would say nothing of that.
+                os.pwrite(self._fd, os.pread(self._fd, SECTOR_SIZE, 0), 0)
             os.fsync(self._fd)
             if self._plan.kind == "file":
                 _sync_directory(self._plan.destination)

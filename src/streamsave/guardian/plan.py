@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from ..qemu.recovery import Command
 
 READY = b"ready\n"
-DISARM, STOPPING, MIGRATING, NOT_MIGRATING, CHILD = b"d", b"s", b"m", b"n", b"c"
-"""What the parent says: that it goes its way; and before it does so, that what it did to the guest is its own doing."""
+DISARM, STOPPING, MIGRATING, NOT_MIGRATING, CHILD, COMMITTED = b"d", b"s", b"m", b"n", b"c", b"e"
+"""What the parent says: that it goes its way; before it does so, that what it did to the guest is its own doing; and that
+the image exists, which may soon be all that there is of the guest."""
 LAST_CALLS_S = 0.5
 """How long the parent may take to end after its descriptors closed: until then a rename may be under way."""
 

@@ -23,6 +23,7 @@ from ..format.header import HEADER_SIZE, Header, parse_header
 from ..format.metadata import Metadata, parse_metadata
 from ..format.save_format import SaveFormat
 from ..guardian.parent import Guardian
+from ..guardian.plan import COMMITTED
 from ..operations.commit import Commit
 from ..operations.course import COMMIT, Course
 from ..operations.destination import Destination
@@ -169,6 +170,7 @@ class _DomainSave:
         self._source = PipeSource(self._stream.take_reader())
         self._source.resize(PAGE_SIZE)
         self._gate: Pipe | None = None
+        self._guardian: Guardian | None = None
         self._inflow: Inflow | None = None
         course.end("prepare")
         if self._before == "running":
@@ -186,7 +188,8 @@ class _DomainSave:
                     image = owned.enter_context(
                         new_image(self._destination, self._options, metadata, was_running=header.was_running)
                     )
-                    owned.enter_context(Guardian(None, image.file.fileno(), guardian_plan(image), cancel=cancel))
+                    guardian = Guardian(None, image.file.fileno(), guardian_plan(image), cancel=cancel)
+                    self._guardian = owned.enter_context(guardian)
                     self._receive_stream(image, cancel)
                     commit = Commit(image.file, image.commit)
                     owned.callback(commit.join)
@@ -239,6 +242,8 @@ class _DomainSave:
     def _let_go(self, image: ImageWriter[ImageSink]) -> tuple[str, ...]:
         """The image exists: open the gate, and libvirt ends the domain."""
         assert self._gate is not None, "there is a committed image"
+        assert self._guardian is not None, "there is a committed image"
+        self._guardian.say(COMMITTED)
         passed = self._gate.drain()
         self._call.wait()
         passed += self._gate.drain()

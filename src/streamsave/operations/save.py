@@ -28,7 +28,7 @@ from ..errors import (
 from ..format.description import encode_description
 from ..format.metadata import Metadata
 from ..guardian.parent import Guardian
-from ..guardian.plan import MIGRATING, NOT_MIGRATING, STOPPING
+from ..guardian.plan import COMMITTED, MIGRATING, NOT_MIGRATING, STOPPING
 from ..options import SaveOptions
 from ..qemu.migration import GuestStatus, MigrationSettings, check_savable, start_outgoing, wait_outgoing
 from ..qemu.monitor import Monitor
@@ -249,6 +249,7 @@ class _GuestSave:
 
     def _let_go(self) -> None:
         """The image exists: do what was asked for with the guest."""
+        self._guardian_hears(COMMITTED)
         then = self._options.then
         if self._guardian and not self._guardian.alive:
             self._warnings.append("the guardian ended during the save; nothing came of it")
