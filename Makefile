@@ -5,7 +5,7 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak damage torture fuzz mutations interop interop-full lint format guest bench bench-check clean
+.PHONY: help demo test soak damage torture powerloss fuzz mutations interop interop-full lint format guest bench bench-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ damage: ## ten thousand random damages to images of every format
 torture: ## a thousand saves and restores of a real guest, each with a fault: the guest and the image survive; as root
 	@scripts/bootstrap test
 	$(BIN)/python -m tests.faults.torture $(ARGS)
+
+powerloss: ## cut the power at every step of every way to write an image, in every format; as root, for its devices
+	@scripts/bootstrap test
+	$(BIN)/python -m tests.faults.powerloss $(ARGS)
 
 fuzz: ## fuzz what reads untrusted bytes, a minute each (or FUZZ_SECONDS)
 	@scripts/bootstrap test

@@ -38,7 +38,7 @@ def checkout() -> Iterator[Path]:
         yield home
 
 
-TOOLS = "binutils busybox-static bzip2 gzip lz4 lzop xz-utils zstd lbzip2 pbzip2 pigz e2fsprogs"
+TOOLS = "binutils busybox-static bzip2 gzip lz4 lzop xz-utils zstd lbzip2 pbzip2 pigz e2fsprogs strace"
 
 
 @pytest.mark.parametrize(
