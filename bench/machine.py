@@ -57,9 +57,8 @@ def facts() -> dict[str, Any]:
 def file_system(folder: Path) -> str:
     """The kind of file system that ``folder`` is on, as the kernel calls it."""
     command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(folder)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[
-        -1
-    ]  # mounted over, the last counts
+    mounts = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return mounts[-1]  # what is mounted over others counts
 
 
 def load() -> float:
