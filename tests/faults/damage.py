@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import os
 import sys
 import tempfile
@@ -111,6 +112,8 @@ def run_trial(seed: int, number: int) -> Trial:
     peak = _memory("VmHWM") - before
     if peak > MEMORY_LIMIT:
         broken = broken or f"{peak // MiB} MiB of memory"
+    if _memory("VmRSS") > GROWTH_LIMIT // 2:
+        gc.collect()  # what errors of earlier trials hold in circles
     hit = _is_hit(sample, region, data)
     return Trial(number, sample.name, region, kind, hit, outcome, change, broken, peak, _memory("VmRSS"))
 
@@ -152,8 +155,7 @@ def _look(path: Path, sample: Sample, random: Random) -> tuple[str, str]:
     except BaseException as error:
         return "crash", f"verify raised {error!r}"
     try:
-        stream = restored(path)[0]
-        right = stream == sample.stream
+        right = _is_right(restored(path)[0], path, sample)
     except StreamsaveError:
         right = None
     except BaseException as error:
@@ -163,6 +165,12 @@ def _look(path: Path, sample: Sample, random: Random) -> tuple[str, str]:
     if good and sample.checked and right is not True:
         return outcome, "verify called it good, and it does not restore"
     return outcome, _read_pieces(path, sample, random)
+
+
+def _is_right(stream: bytes, path: Path, sample: Sample) -> bool:
+    """Whether all that can be held against something is as it was. QEMU reads nothing behind the end of the stream."""
+    firm = sample.stream[: sample.firm_size]
+    return stream == sample.stream or (stream.startswith(firm) and read_info(path).index is None)
 
 
 def _read_pieces(path: Path, sample: Sample, random: Random) -> str:
@@ -217,7 +225,8 @@ def _convert(path: Path, data: bytes, sample: Sample) -> str:
 
 
 def _wrong_stream(path: Path, sample: Sample) -> str:
-    return "convert wrote another stream" if sample.checked and restored(path)[0] != sample.stream else ""
+    firm = sample.stream[: sample.firm_size]
+    return "convert wrote another stream" if sample.checked and not restored(path)[0].startswith(firm) else ""
 
 
 def _edit(path: Path, data: bytes, sample: Sample) -> str:

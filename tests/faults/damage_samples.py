@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from streamsave._native.scan import StreamScanner
 from streamsave.codecs.registry import codecs, find_codec
 from streamsave.format.header import HEADER_SIZE, Header, encode_header, unused_field
 from streamsave.format.metadata import encode_metadata
@@ -20,6 +21,9 @@ from ..kit.missing import require_tools
 
 GOLDEN: Final = Path(__file__).parents[1] / "data" / "golden"
 PIECE_COUNT: Final = 5
+
+IN_PIECES: Final = ("lzop -c", "pzstd -1 -c", "tiny.lzop.save")
+"""What has a checksum for each piece and none for their order."""
 
 Region = tuple[int, int]
 """From which to which byte of the file."""
@@ -38,6 +42,9 @@ class Sample:
     """Offset and size in the file of what decodes on its own; none where the tool's format shows none without decoding."""
     checked: bool
     """Whether all of the stream is under a checksum: not in raw images that another program wrote."""
+    firm_size: int
+    """How much of the stream, from its start, is held in order: all, but where another tool wrote pieces with a checksum
+    each and none of them all. There the structure of the stream holds the guest's RAM; the devices' state has none."""
 
 
 @cache
@@ -73,7 +80,11 @@ def _sample(name: str, path: Path, stream: bytes, frames: list[tuple[int, int]] 
         table = info.index.frames
         frames = [(table.frame_offset(number), table.sizes[number]) for number in range(len(table))]
     places = tuple((start + offset, size) for offset, size in frames or ())
-    return Sample(name, path.read_bytes(), stream, regions, places, more.get("checked", True))
+    scanner = StreamScanner()
+    scanner.feed(stream)
+    in_pieces = not info.index and (name in IN_PIECES or "concatenated" in name)
+    firm_size = scanner.map().ram_end if in_pieces else len(stream)
+    return Sample(name, path.read_bytes(), stream, regions, places, more.get("checked", True), firm_size)
 
 
 def _head(name: str) -> bytes:

@@ -75,7 +75,7 @@ def test_every_example_parses(example: list[str]) -> None:
         ([], "the following arguments are required: COMMAND"),
         (["explode"], "invalid choice: 'explode'"),
         (["save", "x"], "one of the arguments --qmp --qmp-fd --domain is required"),
-        (["save", "--qmp", "s", "x", "--level", "high"], "argument --level: invalid int value: 'high'"),
+        (["save", "--qmp", "s", "x", "--level", "high"], "argument --level: 'high' is neither a number nor auto"),
         (["save", "--qmp", "s", "--domain", "web", "x"], "argument --domain: not allowed with argument --qmp"),
         (["save", "--qmp", "s", "x", "--then", "die"], "argument --then: invalid choice: 'die'"),
         (["save", "--qm", "s", "x"], "--qmp --qmp-fd --domain is required"),  # no abbreviations: more options break them
