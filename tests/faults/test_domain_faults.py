@@ -133,19 +133,19 @@ def test_what_comes_before_the_end_is_on_disk_before_libvirt_is_held_up(
 ) -> None:
     """Once, while the reader keeps libvirt from the end of the stream: at the gate only the rest is waited for."""
     daemon.stream = made_up_stream(2000)
-    flushes: list[tuple[str, bool]] = []
+    syncs: list[tuple[str, bool]] = []
     ended = threading.Event()
-    flush = NewImage.flush
+    sync = NewImage.sync
 
     def look(file: NewImage) -> None:
-        flushes.append((threading.current_thread().name, ended.wait(0.3)))
-        flush(file)
+        syncs.append((threading.current_thread().name, ended.wait(0.3)))
+        sync(file)
 
     daemon.before_header = ended.set
-    monkeypatch.setattr(NewImage, "flush", look)
+    monkeypatch.setattr(NewImage, "sync", look)
     monkeypatch.setattr(inflow, "NEAR_END", 8 * MiB)
     save(destination)
-    assert flushes == [("streamsave-reader", False), ("streamsave-writer", True)]
+    assert syncs == [("streamsave-reader", False), ("streamsave-writer", True)]
 
 
 @pytest.mark.usefixtures("way")
