@@ -24,6 +24,7 @@ LAYERS: tuple[set[str], ...] = (
     {"guardian"},
     {"operations"},
     {"libvirt"},
+    {"bench"},
     {PACKAGE},  # __init__.py, the public API
     {"demo"},
     {"cli"},

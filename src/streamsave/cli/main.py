@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from .. import __version__
 from ..errors import Aborted, DestinationError, ResourceError, StreamsaveError
-from . import completion, convert, demo, edit, formats, info, restore, save, verify
+from . import bench, completion, convert, demo, edit, formats, info, restore, save, verify
 from .arguments import CommandParser
 from .output import INTERNAL_ERROR_STATUS, PROGRAM, Output, complain, escape, exit_status, write
 
-COMMANDS: Final = (save, restore, info, verify, convert, edit, formats, demo, completion)
+COMMANDS: Final = (save, restore, info, verify, convert, edit, bench, formats, demo, completion)
 
 EPILOG: Final = """\
 examples:

@@ -119,7 +119,7 @@ class JsonProgress:
 
 def describe(progress: Progress) -> str:
     """The numbers beside the bar: ``131 MiB of 512 MiB, 270 MiB/s, 1.4 s left``, as far as they are known."""
-    parts = [format_size(progress.bytes_in)]
+    parts = [format_size(progress.bytes_in)] if progress.bytes_in or progress.total_estimate else []
     if progress.total_estimate:
         parts[0] += f" of {format_size(max(progress.total_estimate, progress.bytes_in))}"
     if progress.rate_in:

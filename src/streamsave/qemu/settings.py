@@ -7,6 +7,7 @@ streams there are, or when the stream ends; none may while we read or write it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from .recovery import Command
@@ -59,16 +60,14 @@ class MigrationSettings:
     Settings that this QEMU does not know, and those that are as wanted, are never written.
     """
 
-    def __init__(self, monitor: _Commander) -> None:
+    def __init__(self, monitor: _Commander, parameters: Mapping[str, object] = MappingProxyType({})) -> None:
+        """``parameters``: what is wanted besides ``PARAMETERS``."""
         self._monitor = monitor
-        capabilities = {each["capability"]: each["state"] for each in monitor.execute("query-migrate-capabilities")}
-        parameters = monitor.execute("query-migrate-parameters")
-        self._do = _commands(
-            _difference(capabilities, CAPABILITIES, new=True), _difference(parameters, PARAMETERS, new=True)
-        )
-        self._undo = _commands(
-            _difference(capabilities, CAPABILITIES, new=False), _difference(parameters, PARAMETERS, new=False)
-        )
+        wanted = {**PARAMETERS, **parameters}
+        states = {each["capability"]: each["state"] for each in monitor.execute("query-migrate-capabilities")}
+        values = monitor.execute("query-migrate-parameters")
+        self._do = _commands(_difference(states, CAPABILITIES, new=True), _difference(values, wanted, new=True))
+        self._undo = _commands(_difference(states, CAPABILITIES, new=False), _difference(values, wanted, new=False))
 
     def neutralise(self) -> None:
         """Set what has to be set.

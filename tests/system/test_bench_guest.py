@@ -1,0 +1,115 @@
+"""A sample of a real guest's memory: the guest goes on as it was, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamsave._native.scan import StreamScanner
+from streamsave.bench import guest as bench_guest
+from streamsave.bench.guest import sample_guest
+from streamsave.cancel import Cancellation
+from streamsave.errors import Aborted, GuestError
+from streamsave.operations.save import save
+from streamsave.options import SaveOptions
+from streamsave.units import MiB
+
+from ..conftest import Launch
+from ..kit.qemu import RunningQemu, demo_guest
+from ..kit.waiting import until
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(90)]
+
+
+def settings_of(guest: RunningQemu) -> tuple[Any, Any]:
+    with guest.qmp() as qmp:
+        return qmp.execute("query-migrate-parameters"), qmp.execute("query-migrate-capabilities")
+
+
+def test_a_running_guest_runs_on(demo: RunningQemu, image: Path) -> None:
+    before = settings_of(demo)
+    sample = sample_guest(demo.monitor, 8 * MiB, Cancellation())
+    assert demo.status() == "running"
+    assert settings_of(demo) == before
+    assert len(sample.data) >= 4 * MiB
+    assert sample.source_rate > 0
+    demo.wait_for_ticks()
+    sample_guest(demo.monitor, 8 * MiB, Cancellation())  # and once more
+    report = save(demo.monitor, image, SaveOptions(then="resume"))
+    assert 0.7 * report.stream_size < sample.stream_size < 1.4 * report.stream_size
+    demo.wait_for_ticks(1)
+
+
+@pytest.mark.parametrize("state", ["paused", "prelaunch"])
+def test_one_that_does_not_run_is_left_alone(state: str, launch: Launch, image: Path) -> None:
+    guest = launch(demo_guest(), paused=state == "prelaunch")
+    if state == "paused":
+        guest.boot()
+        with guest.qmp() as qmp:
+            qmp.execute("stop")
+    else:
+        guest.qmp().close()
+    with pytest.raises(GuestError, match=f"is {state}: only of one that runs a sample can be taken"):
+        sample_guest(guest.monitor, 8 * MiB, Cancellation())
+    assert guest.status() == state
+    save(guest.monitor, image, SaveOptions(then="resume"))
+
+
+def test_a_guest_that_gets_to_its_end_runs_on(demo: RunningQemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one with nothing but zeros in its memory does, which does nothing: here by a limit that lets QEMU stop it."""
+    before = settings_of(demo)
+    monkeypatch.setattr(bench_guest, "PARAMETERS", {"downtime-limit": 2_000_000})
+    monkeypatch.setattr(bench_guest, "UNREAD", -1.0)
+    assert sample_guest(demo.monitor, 64 * MiB, Cancellation()).data
+    assert demo.status() == "running"
+    assert settings_of(demo) == before
+    demo.wait_for_ticks()
+
+
+def test_a_guest_that_is_too_small(launch: Launch) -> None:
+    guest = launch(demo_guest(16 * MiB)).boot()
+    guest.qmp().close()
+    with pytest.raises(GuestError, match="of memory is too small: save it, and name the image"):
+        sample_guest(guest.monitor, 8 * MiB, Cancellation())
+    assert guest.status() == "running"
+
+
+def test_cancelled(demo: RunningQemu) -> None:
+    before, cancel = settings_of(demo), Cancellation()
+
+    class Scanner(StreamScanner):
+        def feed(self, data: Any) -> None:
+            super().feed(data)
+            cancel.cancel()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_guest, "StreamScanner", Scanner)
+        with pytest.raises(Aborted):
+            sample_guest(demo.monitor, 8 * MiB, cancel)
+    assert demo.status() == "running"
+    assert settings_of(demo) == before
+
+
+def test_kill_9(demo: RunningQemu) -> None:
+    """The guardian ends the migration and puts the settings back."""
+    before = settings_of(demo)
+    program = (
+        "import sys, time\n"
+        "from streamsave.bench import guest\n"
+        "from streamsave.cancel import Cancellation\n"
+        "guest._read = lambda *_: (print('reading', flush=True), time.sleep(60))\n"
+        "guest.sample_guest(sys.argv[1], 1 << 23, Cancellation())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, demo.monitor], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        os.kill(process.pid, signal.SIGKILL)
+    until(lambda: settings_of(demo) == before, timeout_s=10, what="the settings' return")
+    assert demo.status() == "running"
+    demo.wait_for_ticks(1)
