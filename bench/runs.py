@@ -22,6 +22,8 @@ from .results import Run
 from .worker import Done, Worker
 
 LOOK_S = 0.01
+PATIENCE_S = 3600.0
+"""QEMU answers nothing while it waits for a pipe to take the last of the stream: xz with threads takes its time."""
 
 
 def save_run(qemu: RunningQemu, contestant: Contestant, path: Path) -> tuple[Run, dict[str, Any]]:
@@ -71,7 +73,7 @@ def _run_of(done: Done, qemu_s: float, stopped_s: float, size: int) -> Run:
 
 
 def _piped_save(qemu: RunningQemu, pipe: Pipe, path: Path) -> Run:
-    with qemu.qmp() as qmp:
+    with qemu.qmp(PATIENCE_S) as qmp:
         stopped = time.perf_counter()
         qmp.execute("stop")
         qmp.execute("migrate-set-parameters", max_bandwidth=0)
@@ -84,7 +86,7 @@ def _piped_save(qemu: RunningQemu, pipe: Pipe, path: Path) -> Run:
 
 
 def _piped_restore(qemu: RunningQemu, pipe: Pipe, path: Path) -> Run:
-    with qemu.qmp() as qmp:
+    with qemu.qmp(PATIENCE_S) as qmp:
         stopped = time.perf_counter()
         run = _migrated(qemu, qmp, lambda: qmp.execute("migrate-incoming", uri=f"exec:{pipe.out_of(str(path))}"))
         qmp.execute("cont")

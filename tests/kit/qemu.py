@@ -91,10 +91,13 @@ class RunningQemu:
         """Of the QEMU process."""
         return self.process.pid
 
-    def qmp(self) -> Qmp:
-        """A QMP connection; waits until QEMU listens. Close it before anyone else is to use the monitor."""
+    def qmp(self, timeout_s: float = 10.0) -> Qmp:
+        """A QMP connection; waits until QEMU listens. Close it before anyone else is to use the monitor.
+
+        ``timeout_s``: how long an answer may take.
+        """
         self._wait(lambda: listens(self.monitor), 20, "QEMU does not listen")
-        return Qmp(self.monitor)
+        return Qmp(self.monitor, timeout_s)
 
     def status(self) -> str:
         """The run state, through a connection of its own."""
