@@ -35,7 +35,7 @@ class Effort:
 
 
 SHORT: Final = Effort(subsets=8, samples=40, faults=("sync", "name"))
-LONG: Final = Effort(subsets=12, samples=3000, faults=("sync", "name", "write"))
+LONG: Final = Effort(subsets=11, samples=2000, faults=("sync", "name", "write"))
 
 
 class BrokenPromiseError(AssertionError):

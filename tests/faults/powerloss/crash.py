@@ -84,7 +84,7 @@ class State:
         return file, self.moment.logs[file].version, tuple(self.moment.logs[file].synced), self.fates[file], self.size
 
     def content(self, file: int, limit: int | None = None) -> bytearray:
-        """Of ``file``, or its first ``limit`` bytes."""
+        """Of ``file``, or its first ``limit`` bytes: without zeros at their end that only a later write brings about."""
         log = self.moment.logs[file]
         data = log.certain[:limit]
         first = last = len(log.certain)
@@ -96,11 +96,8 @@ class State:
             elif isinstance(change, Written):
                 end = change.offset + len(change.data)
                 first, last = max(first, end) if certain else first, max(last, end)
-                for offset, piece in _pieces(change, fate):
-                    if limit is None or offset < limit:
-                        write(data, offset, piece if limit is None else piece[: limit - offset])
-                    elif len(data) < limit:
-                        resize(data, limit)
+                for offset, piece in _pieces(change, fate, end if limit is None else limit):
+                    write(data, offset, piece)
         if self.size != "as written" and file != self.moment.device:
             size = first if self.size == "first" else last
             resize(data, size if limit is None else min(size, limit))
@@ -214,19 +211,19 @@ def _advance(event: Event, names: dict[str, int], logs: dict[int, _Log]) -> None
             logs[file].add(event)
 
 
-def _pieces(change: Written, fate: int) -> Iterator[tuple[int, memoryview]]:
-    """What of a write is on the disk."""
-    data = memoryview(change.data)
+def _pieces(change: Written, fate: int, limit: int) -> Iterator[tuple[int, memoryview]]:
+    """What of a write is on the disk before the offset ``limit``."""
+    data = memoryview(change.data)[: max(0, limit - change.offset)]
+    if fate == NOT or not data:
+        return
     if fate == WHOLE:
         yield change.offset, data
-    if fate in (NOT, WHOLE):
         return
     first, end = change.offset // SECTOR, -(-(change.offset + len(data)) // SECTOR)
     random = Random(fate)
-    there, more = random.getrandbits(end - first), random.getrandbits(end - first)
-    there = (there, there & more, there | more)[fate % 3]
     for sector in range(first, end):
-        if there >> (sector - first) & 1:
+        there, more = random.getrandbits(1), random.getrandbits(1)
+        if (there, there & more, there | more)[fate % 3]:
             start, stop = max(change.offset, sector * SECTOR), min(change.offset + len(data), (sector + 1) * SECTOR)
             yield start, data[start - change.offset : stop - change.offset]
 
