@@ -208,6 +208,8 @@ class NewImage(ImageSink):
                 self.left = f"{self.path} could not be taken back: it is complete, and {self.temporary} is the older image"
             else:
                 self._unlink(self.path)
+                if self._is_ours(self.path):
+                    self.left = f"{self.path} could not be taken back: it may look complete, and is of no use"
 
     def _unlink(self, path: Path) -> None:
         """Remove ``path`` if it is still our file."""

@@ -94,7 +94,7 @@ class InPlaceImage(ImageSink):
             os.fsync(self._fd)
         except BaseException as error:
             if self.naming and not self._mark_partial(partial):
-                self.left = f"{self.path} could not be marked as partial again: it is of no use, whatever it says of itself"
+                self.left = f"{self.path} could not be taken back: it may look complete, and is of no use"
             if isinstance(error, OSError):
                 raise self._cannot("make the image durable", error) from error
             raise
