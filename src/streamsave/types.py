@@ -74,6 +74,9 @@ class ImageFile(DurableSink, Protocol):
             DestinationError: some step failed, and no image exists.
         """
 
+    def settle(self) -> None:
+        """After the commit: what this image changed places with goes; ``notes`` tell if it cannot. May be called twice."""
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:

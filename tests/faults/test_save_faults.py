@@ -136,6 +136,25 @@ def test_fsync_of_the_folder_fails_where_no_image_was(
     goes_on(guest, before)
 
 
+def test_an_older_image_that_cannot_be_removed(guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no name any more that anybody knows: a warning tells it."""
+    image.write_bytes(OLDER)
+    unlink = os.unlink
+
+    def refuse(path: Any, **options: Any) -> None:
+        if Path(path).name.endswith(TEMPORARY_SUFFIX):
+            raise IO_ERROR
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    report = save(guest.monitor, image, SaveOptions(format="raw", then="resume"))
+    monkeypatch.undo()
+    (older,) = (each for each in image.parent.iterdir() if each != image)
+    assert f"{older} is the older image, and could not be removed (Input/output error)" in report.warnings
+    assert older.read_bytes() == OLDER
+    assert read_info(image).header.complete
+
+
 def test_a_disk_that_becomes_read_only(guest: RunningQemu, tmp_path: Path) -> None:
     """What stays is told, and is no image once the disk works again."""
     before = state_of(guest)

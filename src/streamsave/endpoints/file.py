@@ -147,11 +147,20 @@ class NewImage(ImageSink):
             raise
         self.committed = True
 
+    def settle(self) -> None:
+        """See ``ImageSink``."""
+        try:
+            os.unlink(self.temporary)
+        except FileNotFoundError:
+            pass  # nothing was there, or it is gone
+        except OSError as error:
+            why = f"could not be removed ({error.strerror})"
+            self.notes.append(f"{self.temporary} is the older image, and {why}")
+
     def discard(self) -> None:
         """Remove what was not committed, or what a committed image changed places with; and close. May be called twice."""
         if self.committed:
-            with suppress(OSError):  # nothing was there, or it is only in the way
-                os.unlink(self.temporary)
+            self.settle()
         else:
             self._unlink(self.temporary)
         self.close()
