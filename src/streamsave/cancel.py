@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import threads
+from . import resources
 from .errors import Aborted, StreamsaveError, TimeLimitError
 
 Waker = Callable[[StreamsaveError], object]
@@ -64,7 +64,7 @@ class Cancellation:
             return
         timer = threading.Timer(limit_s, self._end, [TimeLimitError(message, limit_s=limit_s)])
         timer.name = "streamsave-limit"
-        threads.start(timer, "a time limit")
+        resources.start(timer, "a time limit")
         try:
             yield
         finally:

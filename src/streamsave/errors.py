@@ -27,7 +27,7 @@ data, and the ``OSError`` or QMP error beneath is ``__cause__``::
     +-- EndpointError                  40   our own input or output failed (never raised itself)
     |   +-- SourceError                41   reading
     |   +-- DestinationError           42   writing
-    +-- ResourceError                  50   the system gives this process no more threads, or memory
+    +-- ResourceError                  50   the system gives this process no more threads, descriptors or memory
     +-- TimeLimitError                 60   not done within the time that the caller gave it
     +-- Aborted                       130   cancelled by the caller or by a signal (128 + its number)
 """
@@ -246,7 +246,7 @@ class DestinationError(EndpointError):
 
 
 class ResourceError(StreamsaveError):
-    """The system gives this process no more of what it needs: threads or memory."""
+    """The system gives this process no more of what it needs: threads, descriptors or memory."""
 
     exit_status = 50
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -36,7 +37,7 @@ from ..kit.cli import streamsave
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.qmp import Qmp
 from ..kit.waiting import until
-from .saving import COMMIT, FOLDER, GLOBALS, HEADER, PAYLOAD, Fails, goes_on, state_of
+from .saving import COMMIT, FOLDER, GLOBALS, HEADER, PAYLOAD, Fails, failing, goes_on, state_of
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"
@@ -191,6 +192,14 @@ def test_too_late_once_the_image_gets_its_name(
     assert read_info(image).header.complete
     assert [each.name for each in image.parent.iterdir()] == [image.name]
     guest.wait_for_ticks(1, 10)
+
+
+@pytest.mark.parametrize(("call", "what"), [(1, "the monitor"), (3, "the guardian")])
+def test_no_descriptor_is_left(call: int, what: str, fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is the event loop's own: it is tried before, for it would leave a mess behind."""
+    error = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    monkeypatch.setattr(socket, "socketpair", failing(socket.socketpair, call, error=error))
+    assert f"no descriptor is left for {what} (Too many open files)" in str(fails(ResourceError))
 
 
 def test_no_thread_for_the_commit(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:

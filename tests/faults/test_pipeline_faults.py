@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import mmap
 import os
 import socket
 import threading
@@ -20,6 +22,8 @@ from streamsave.pipeline.decompress import Decompression
 from streamsave.pipeline.stages import Pipeline
 from streamsave.types import DurableSink, Sink, Source
 from tests.fakes.codec import FailingCodec, FakeCodec
+
+from .saving import failing
 
 CHUNK = FakeCodec.chunk_size
 DATA = os.urandom(60 * CHUNK)
@@ -141,6 +145,12 @@ def test_first_error_wins_and_the_next_is_a_note() -> None:
     with pytest.raises(DestinationError, match="first") as caught:
         pipeline.wait()
     assert caught.value.__notes__ == ["afterwards: SourceError: second"]
+
+
+def test_no_memory_for_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "mmap", failing(mmap.mmap, 3, error=OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))))
+    with pytest.raises(ResourceError, match=r"no memory for one more buffer of .* \(Cannot allocate memory\)"):
+        compression(MemorySource(DATA), DiscardSink())
 
 
 def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:

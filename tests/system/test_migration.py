@@ -34,7 +34,7 @@ from streamsave.qemu.migration import (
 from streamsave.qemu.monitor import Monitor
 from streamsave.qemu.recovery import carry_out, free_guest
 from streamsave.qemu.settings import CAPABILITIES
-from streamsave.qemu.transport import BUFFER_SIZE
+from streamsave.qemu.transport import BUFFER_SIZE, _private_path
 
 from ..fakes.qmp import FakeQmp, Talk
 from ..kit.missing import missing
@@ -79,6 +79,21 @@ def save(monitor: Monitor, transport: Transport = "fd") -> bytes:
 def slow_down(monitor: Monitor) -> None:
     """Make the next migration last: the stream of a machine without a system fits into the socket's buffer."""
     monitor.execute("migrate-set-parameters", {"max-bandwidth": 1000})
+
+
+def test_a_private_path_goes_without_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be none left when all is done."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(24, os.strerror(24))
+
+    with _private_path(SourceError) as path:
+        path.touch()
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        monkeypatch.setattr(os, "open", refuse)
+        monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.undo()
+    assert not path.parent.exists()
 
 
 # May it be saved

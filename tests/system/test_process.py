@@ -207,6 +207,15 @@ def test_no_thread_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
         QemuProcess(["sleep", "60"])
 
 
+def test_no_descriptor_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(24, os.strerror(24))
+
+    monkeypatch.setattr(socket, "socketpair", refuse)
+    with pytest.raises(ResourceError, match="no descriptor is left for QEMU's monitor"):
+        QemuProcess(["sleep", "60"])
+
+
 def test_it_ends_before_it_greets(script: Path) -> None:
     command = write(script, "sys.stderr.write('no luck today\\n'); sys.exit(3)")
     with pytest.raises(ProcessError, match=r"ended with status 3.*it says: no luck today") as raised:

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -159,11 +160,21 @@ def test_a_bug_is_told_as_one_without_a_traceback(
     assert (event["class"], event["exit_status"]) == (type(error).__name__, 70)
 
 
-def test_no_memory_is_no_bug(failing_info: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
-    failing_info.error = MemoryError()
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "there is not enough memory: use fewer threads"),
+        (OSError(errno.ENOMEM, "no"), "there is not enough memory: use fewer threads"),
+        (OSError(errno.EMFILE, "no"), "no descriptor is left ([Errno 24] no): raise the limit on open files"),
+    ],
+)
+def test_what_the_system_lacks_is_no_bug(
+    error: Exception, said: str, failing_info: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing_info.error = error
     assert cli.main(["info", "x", "--json"]) == 50
     out, err = capsys.readouterr()
-    assert err.startswith("streamsave: error: there is not enough memory: use fewer threads")
+    assert err.startswith(f"streamsave: error: {said}")
     assert json.loads(out)["class"] == "ResourceError"
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import threading
@@ -105,6 +106,15 @@ def test_no_thread_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(ResourceError, match="cannot start a thread for signals"), SignalRelay(Cancellation(), busy="busy"):
+        pass
+
+
+def test_no_descriptor_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pipe", refuse)
+    with pytest.raises(ResourceError, match="no descriptor is left for signals"), SignalRelay(Cancellation(), busy="busy"):
         pass
 
 

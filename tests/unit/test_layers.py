@@ -15,7 +15,7 @@ PACKAGE = "streamsave"
 ROOT = Path(__file__).parents[2] / "src" / PACKAGE
 
 LAYERS: tuple[set[str], ...] = (
-    {"units", "errors", "types", "cancel", "choices", "printable", "threads"},
+    {"units", "errors", "types", "cancel", "choices", "printable", "resources"},
     {"format"},
     {"_native"},
     {"codecs"},

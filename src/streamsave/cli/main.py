@@ -7,6 +7,7 @@ file imports only argparse and its like at the top, and the rest of streamsave i
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -52,10 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(output, error)
     except KeyboardInterrupt as error:  # outside of an operation: at a question, or still starting
         return _failed(output, Aborted("interrupted by SIGINT", signum=signal.SIGINT).with_traceback(error.__traceback__))
-    except MemoryError as error:
-        why = "there is not enough memory: use fewer threads, or raise the limit (ulimit -v, or the control group's)"
-        return _failed(output, ResourceError(why).with_traceback(error.__traceback__))
     except Exception as error:
+        if lacking := _lacking(error):
+            return _failed(output, ResourceError(lacking).with_traceback(error.__traceback__))
         advice = "this is a bug in streamsave: please report it, with what the same command prints under STREAMSAVE_DEBUG=1"
         _show_traceback()
         output.internal_error(error, advice)
@@ -102,6 +102,16 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         write(sys.stdout, f"{PROGRAM} {__version__}\n")
         parser.exit()
+
+
+def _lacking(error: Exception) -> str:
+    """What the system refused this process that nobody told by a better name, and what to do; empty: it is a bug of ours."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return "there is not enough memory: use fewer threads, or raise the limit (ulimit -v, or the control group's)"
+    if number in (errno.EMFILE, errno.ENFILE):
+        return f"no descriptor is left ({error}): raise the limit on open files (ulimit -n)"
+    return ""
 
 
 def _failed(output: Output, error: StreamsaveError) -> int:

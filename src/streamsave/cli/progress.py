@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from .. import threads
+from .. import resources
 from ..errors import Aborted
 from ..types import Progress, ProgressCallback
 from ..units import MiB, format_duration, format_size
@@ -45,7 +45,7 @@ def showing_progress(output: Output) -> Iterator[ProgressCallback | None]:
     looks = _Looks()
     show = _show_json if output.json else _bar_show()
     thread = threading.Thread(target=show, args=(looks,), name="streamsave-progress", daemon=True)
-    threads.start(thread, "the progress")
+    resources.start(thread, "the progress")
     aborted = False
     try:
         yield looks.put

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-from .. import threads
+from .. import resources
 from ..cancel import Cancellation
 from ..errors import Aborted, StreamsaveError
 from .output import complain
@@ -53,14 +53,15 @@ class SignalRelay:
         self._thread = threading.Thread(target=self._run, name="streamsave-signals")
 
     def __enter__(self) -> Self:
-        self._reader_fd, self._writer_fd = os.pipe()
+        with resources.descriptors("signals"):
+            self._reader_fd, self._writer_fd = os.pipe()
         os.set_blocking(self._writer_fd, False)
         self._old_wakeup_fd = signal.set_wakeup_fd(self._writer_fd, warn_on_full_buffer=False)
         self._catch(CANCELLING)
         for signum in self._ignored:
             self._old_handlers[signum] = signal.signal(signum, signal.SIG_IGN)
         try:
-            threads.start(self._thread, "signals")  # not before: an interrupt until here would leave it behind
+            resources.start(self._thread, "signals")  # not before: an interrupt until here would leave it behind
         except BaseException:
             self._let_go()
             raise

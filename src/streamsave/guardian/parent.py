@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..cancel import Cancellation
 from ..errors import ProcessError
+from ..resources import descriptors
 from .plan import CHILD, DISARM, LAST_CALLS_S, READY, GuardianPlan
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Guardian:
 
     Raises:
         ProcessError: it did not come up. Nothing was touched.
+        ResourceError: no descriptor is left for it.
         Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
 
@@ -45,7 +47,8 @@ class Guardian:
     ) -> None:
         cancel = cancel or Cancellation()
         self._handed_over = False
-        self._control, theirs = socket.socketpair()
+        with descriptors("the guardian"):
+            self._control, theirs = socket.socketpair()
         try:
             with theirs:
                 self._process = _start(theirs.fileno(), -1 if monitor_fd is None else monitor_fd, image_fd)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-from .. import threads
+from .. import resources
 from ..cancel import Cancellation
 
 END_S = 30.0
@@ -32,7 +32,7 @@ class Call:
         self._function = function
         self._on_failure = on_failure
         self._ended = threading.Event()
-        threads.start(threading.Thread(target=self._run, name="streamsave-libvirt", daemon=True), "libvirt")
+        resources.start(threading.Thread(target=self._run, name="streamsave-libvirt", daemon=True), "libvirt")
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; whether it came."""

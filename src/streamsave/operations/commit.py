@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .. import threads
+from .. import resources
 from ..cancel import Cancellation
 from ..endpoints.image_sink import ImageSink
 
@@ -36,7 +36,7 @@ class Commit:
 
         """
         thread = threading.Thread(target=self._run, name="streamsave-commit")
-        threads.start(thread, "the commit")
+        resources.start(thread, "the commit")
         self._thread = thread
         with cancel.waking(self._give_up):
             try:

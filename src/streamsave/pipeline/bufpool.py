@@ -11,8 +11,9 @@ import mmap
 from collections import deque
 from collections.abc import Iterable
 
+from ..errors import ResourceError
 from ..types import Buffer
-from ..units import MiB
+from ..units import MiB, format_size
 
 
 class Slot:
@@ -21,7 +22,14 @@ class Slot:
     __slots__ = ("buffer", "leaves", "number", "offset", "parts", "size", "view")
 
     def __init__(self, size: int) -> None:
-        self.buffer = mmap.mmap(-1, size)
+        """ResourceError: there is no memory for it."""
+        try:
+            self.buffer = mmap.mmap(-1, size)
+        except OSError as error:
+            raise ResourceError(
+                f"no memory for one more buffer of {format_size(size)} ({error.strerror}): use fewer threads, or raise the"
+                " limit (ulimit -v, or the control group's)"
+            ) from error
         self.view = memoryview(self.buffer)
         self.size = 0
         """Valid input bytes in ``buffer``."""

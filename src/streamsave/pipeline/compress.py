@@ -86,7 +86,8 @@ class Compression(Pipeline):
                 slot.parts = encoder.encode(chunk)
             except Exception as error:
                 raise CodecError(
-                    f"{self._codec.name} failed to compress chunk {slot.number} (stream offset {slot.offset}): {error}"
+                    f"{self._codec.name} failed to compress chunk {slot.number} (stream offset {slot.offset}):"
+                    f" {str(error) or type(error).__name__}"
                 ) from error
             self._deliver(slot)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import stat
 import struct
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from ..cancel import Cancellation
 from ..errors import MonitorBusyError, MonitorConnectError
+from ..resources import descriptors
 
 GREETING_SIZE = 4096
 """More than any greeting: those of QEMU have some 150 bytes."""
@@ -29,9 +31,11 @@ def open_socket(path: str, deadline: float, cancel: Cancellation) -> socket.sock
     Raises:
         MonitorConnectError: nothing answers there; the message says why, and what to do.
         MonitorBusyError: so many clients wait for the monitor already that no more fit.
+        ResourceError: no descriptor is left for it.
         Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
-    sock = socket.socket(socket.AF_UNIX)
+    with descriptors("the monitor"):
+        sock = socket.socket(socket.AF_UNIX)
     try:
         while True:
             sock.settimeout(_remaining(deadline))
@@ -81,6 +85,17 @@ def await_greeting(sock: socket.socket, address: str, deadline: float) -> None:
         raise _not_qmp(address, data) from None
     if not isinstance(greeting, dict) or "QMP" not in greeting:
         raise _not_qmp(address, data)
+
+
+def check_loop_opens() -> None:
+    """Open and close what an event loop will, and what is imported in it: where that fails QEMU would be blamed.
+
+    Raises:
+        ResourceError: no descriptors are left for it.
+    """
+    with descriptors("the monitor"), select.epoll(), open(os.devnull, "rb"):
+        for sock in socket.socketpair():
+            sock.close()
 
 
 def hang_up(sock: socket.socket) -> None:

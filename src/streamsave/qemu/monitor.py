@@ -23,10 +23,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from .. import threads
+from .. import resources
 from ..cancel import Cancellation
 from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError
-from .connect import await_greeting, hang_up, open_socket, peer_pid
+from .connect import await_greeting, check_loop_opens, hang_up, open_socket, peer_pid
 from .outcomes import pass_on, settle
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Monitor:
     Raises:
         MonitorConnectError: nothing answers there, or something that is not QMP.
         MonitorBusyError: it accepts the connection but says nothing: another client holds it.
-        ResourceError: no thread can be started for it.
+        ResourceError: no thread can be started for it, or no descriptor is left.
         Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
 
@@ -95,7 +95,8 @@ class Monitor:
         connected: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, args=(connected,), name="streamsave-qmp")
         try:
-            threads.start(self._thread, "the monitor")
+            check_loop_opens()
+            resources.start(self._thread, "the monitor")
         except BaseException:
             self._socket.close()
             raise

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
-from .. import threads
+from .. import resources
 from ..cancel import Cancellation
 from ..errors import MonitorBusyError, MonitorError, ProcessError, UsageError
 from ..printable import PrintableBytes
@@ -49,7 +49,7 @@ class QemuProcess:
 
     Raises:
         UsageError: an empty command, or an option in it that fights a restore.
-        ResourceError: no thread can be started for it.
+        ResourceError: no thread can be started for it, or no descriptor is left.
         ProcessError: there is no such program, or it ended, or did not greet within ``start_s`` seconds. Nothing is left.
         Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
@@ -71,14 +71,15 @@ class QemuProcess:
         self._printable = PrintableBytes()  # QEMU repeats names out of a stream that it does not like
         self._on_start = on_start
         self._process: subprocess.Popen[bytes]
-        self.monitor_socket, theirs = socket.socketpair()
+        with resources.descriptors("QEMU's monitor"):
+            self.monitor_socket, theirs = socket.socketpair()
         started: Future[subprocess.Popen[bytes]] = Future()
         # A KeyboardInterrupt in the midst of Popen would lose the child that it just made. In a thread none arrives.
         self._thread = threading.Thread(
             target=self._run, args=(theirs, working_directory, started), name="streamsave-qemu-stderr"
         )
         try:
-            threads.start(self._thread, "QEMU's messages")
+            resources.start(self._thread, "QEMU's messages")
         except BaseException:
             self.monitor_socket.close()
             theirs.close()

@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -120,9 +120,14 @@ def _forget_descriptor(monitor: Monitor, name: str) -> None:
 def _private_path(blame: type[EndpointError]) -> Iterator[Path]:
     """A path for a socket in a directory that only this user can enter; both are gone afterwards."""
     with _own_io(Path(tempfile.gettempdir()), blame):
-        folder = tempfile.TemporaryDirectory(prefix="streamsave-")
-    with folder:
-        yield Path(folder.name) / "migration"
+        folder = Path(tempfile.mkdtemp(prefix="streamsave-"))
+    path = folder / "migration"
+    try:
+        yield path
+    finally:
+        with suppress(OSError):  # by their names: there may be no descriptor left to look into the folder
+            path.unlink(missing_ok=True)
+            folder.rmdir()
 
 
 @contextmanager
