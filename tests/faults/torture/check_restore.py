@@ -34,45 +34,50 @@ def own_command(scene: Scene) -> tuple[str, ...]:
     ).command
 
 
-def end_once_it_ticks(scene: Scene, deadline: float) -> None:
-    """A restore that started its QEMU stays in front of it: once the guest counts, and the fault has struck, end that."""
+def attend(scene: Scene, deadline: float) -> None:
+    """Of a restore that starts its QEMU: it stays in front of it, or is killed. Look at the guest, and end it."""
     if scene.incoming is not None:
         return
-    console = _console(scene)
     while scene.run.process.poll() is None and time.monotonic() < deadline:
-        struck = scene.struck or not scene.fault.instants
-        if struck and len(console.ticks()) >= 2 and not console.damage():
-            scene.ticked = True
+        if scene.in_front and (scene.struck or not scene.fault.instants):
+            _look(scene)
             with suppress(*GONE), Qmp(_monitor(scene), timeout_s=5) as qmp:
                 qmp.execute("quit")
             return
-        time.sleep(0.05)
+        time.sleep(0.02)
+    if scene.killed_at is None:
+        return
+    _check_ended_with_its_restore(scene)
+    _look(scene)
+    if (pid := qemu_of(scene)) is not None:  # it has what the restore had for its output: nobody would see an end of that
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def check_restore(scene: Scene, result: Result) -> bool:
     """Everything about a restore; returns whether the guest came back."""
-    if scene.killed_at is not None:
-        _check_ended_with_its_restore(scene)
-    came_back = scene.ticked or _check_is_whole(scene)
-    _end_qemu(scene)
+    if scene.incoming is not None:
+        settled(lambda: _state(scene) != "inmigrate", patience(2.0))
+        _look(scene)
     check_end(scene, result)
-    killed = result.status < 0
     if result.status == 0 and not (scene.qemu_killed or scene.signalled):
-        scene.expect(came_back, "done, and the guest does not run")
-    if result.status > 0 and not killed and came_back:
+        scene.expect(scene.came_back, "done, and the guest does not run")
+    if result.status > 0 and scene.came_back:
         told = "the guest is restored" in result.err or result.status == 137
         scene.expect(told or scene.signalled, "failed, and the guest runs")
     if scene.disk_failed:
         scene.disk.mend()
     scene.expect(scene.image.read_bytes() == scene.older, "the image is not as it was")
-    return came_back
+    return scene.came_back
 
 
 def _check_ended_with_its_restore(scene: Scene) -> None:
     """The QEMU that a killed restore had started and not filled yet."""
     assert scene.killed_at is not None
-    if scene.incoming is not None or scene.here == SOME_TIME or order_of(scene.here, restores=True) >= LET_LIVE:
-        settled(lambda: _state(scene) != "inmigrate", patience(2.0))
+    if order_of(scene.here, restores=True) >= LET_LIVE:
+        return
+    if scene.here == SOME_TIME:  # of either kind
+        settled(lambda: _state(scene) not in ("inmigrate", "paused"), patience(2.0))
         return
     took = settled(lambda: not scene.run.family(), patience(6.0))
     scene.expect(took is not None, "a QEMU that is half restored lives on")
@@ -80,17 +85,17 @@ def _check_ended_with_its_restore(scene: Scene) -> None:
     scene.expect(scene.freed_s <= scene.free_s, f"its QEMU ended only {scene.freed_s:.1f} s after the kill")
 
 
-def _check_is_whole(scene: Scene) -> bool:
-    """A guest that runs has all of its memory; returns whether one does."""
+def _look(scene: Scene) -> None:
+    """A guest that runs has all of its memory."""
     if _state(scene) != "running":
-        return False
+        return
     console = _console(scene)
     have = len(console.ticks())
     counts = settled(lambda: len(console.ticks()) >= have + 2 or console.damage(), patience(TICKS_S))
     ticks = console.ticks()
     scene.expect(counts is not None and not console.damage(), f"the guest runs and is not whole: {console.damage()}")
-    scene.expect(ticks == list(range(ticks[0], ticks[0] + len(ticks))) if ticks else False, "its count has a seam")
-    return True
+    scene.expect(bool(ticks) and ticks == list(range(ticks[0], ticks[0] + len(ticks))), "its count has a seam")
+    scene.came_back = True
 
 
 def _state(scene: Scene) -> str:
@@ -102,13 +107,6 @@ def _state(scene: Scene) -> str:
             return qmp.status()
     except GONE:
         return "gone"
-
-
-def _end_qemu(scene: Scene) -> None:
-    """The guest of this trial is not needed any more."""
-    if scene.incoming is None and (pid := qemu_of(scene)) is not None and scene.run.process.poll() is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def _console(scene: Scene) -> Console:

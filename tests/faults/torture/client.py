@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import socket
 import sys
 import threading
@@ -15,6 +16,7 @@ from dataclasses import asdict, dataclass
 
 from streamsave.cancel import Cancellation
 from streamsave.cli.main import main as streamsave
+from streamsave.qemu.process import QemuProcess
 
 from ...kit.leaks import Belongings, leaks_since
 from ..instants import arm_restore, arm_save, instant
@@ -67,7 +69,12 @@ class Control:
 
 
 def main(order: Order, arguments: list[str]) -> int:
+    for number in (signal.SIGINT, signal.SIGHUP):  # a campaign in the background ignores them, and what it starts would too
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else signal.default_int_handler)
     control = Control(order.control_fd)
+    for_good = lambda _process, timeout_s=None: timeout_s is None  # noqa: E731
+    say = lambda: control.say("in front")  # noqa: E731
+    QemuProcess.wait = instant(QemuProcess.wait, say, before=True, when=for_good)  # type: ignore[method-assign]
     before = Belongings.now()
     limits = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)}
     if order.inner:

@@ -75,7 +75,7 @@ ANY: Final = (*since("connected"), SOME_TIME, SOME_TIME, SOME_TIME)
 GUARDED: Final = since("settings changed")
 READING: Final = since("opened", restores=True)
 NO_MEMORY: Final = ends(0, 20, 31, 36, 38, 42, 50, says="(?i)memory|start|broke|buffer")
-NO_DESCRIPTOR: Final = ends(0, 30, 31, 36, 37, 38, 41, 42, 50, says="Too many open files|cannot start|did not start")
+NO_DESCRIPTOR: Final = ends(0, 30, 31, 36, 37, 38, 41, 42, 50, says="open files|descriptor|cannot start|did not start")
 NO_THREAD: Final = ends(0, 50, says="can(no|')t start")
 
 SAVES: Final = (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...kit.cli import streamsave
 from ...kit.waiting import until
+from .world import patience
 
 if TYPE_CHECKING:
     from .scene import Scene
@@ -139,6 +140,9 @@ def freed_while_frozen(number: signal.Signals | None) -> Callable[[Scene], None]
             time.sleep(0.3)
             if number is not None:
                 scene.run.process.send_signal(number)
+            if scene.plan.paused:  # it waits for nobody; but the disk hangs until the saver was told
+                time.sleep(patience(0.5 if number is not None else 2.5))
+                return
             limit_s = scene.free_s + (2.0 if number is None else 0.0)
             try:
                 scene.freed_s = until(scene.world.guest.is_free, timeout_s=limit_s + 5)

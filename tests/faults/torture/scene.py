@@ -60,7 +60,9 @@ class Scene:
     disk_failed: bool = False
     folder_removed: bool = False
     second_status: int | None = None
-    ticked: bool = False
+    in_front: bool = False
+    """A restore that started its QEMU is done, and waits for its end."""
+    came_back: bool = False
     """The restored guest was seen counting on."""
 
     @property

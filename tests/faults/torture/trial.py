@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ...kit.cli import Result, Run
 from ...kit.disk import CannotMount
-from .check_restore import check_restore, end_once_it_ticks, own_command
+from .check_restore import attend, check_restore, own_command
 from .check_save import check_save
 from .client import GO, SIGNALLED, Order
 from .faults import SOME_TIME
@@ -54,7 +54,7 @@ def _perform(scene: Scene) -> Outcome:
         following.start()
         try:
             if scene.fault.restores:
-                end_once_it_ticks(scene, deadline)
+                attend(scene, deadline)
             result = _finish(scene, deadline)
         finally:
             following.join()
@@ -102,6 +102,8 @@ def _follow(scene: Scene, control: socket.socket, deadline: float) -> None:
                 what, *words = json.loads(line)
                 if what == "left":
                     scene.left = words
+                elif what == "in front":
+                    scene.in_front = True
                 elif what == "ready" and scene.plan.instant == SOME_TIME:
                     time.sleep(scene.plan.after_s)
                     _strike(scene, SOME_TIME)
