@@ -35,6 +35,7 @@ from streamsave.options import CompressOptions
 from streamsave.units import MiB
 
 from ..kit.images import restored
+from ..kit.leaks import memory
 from .damage_kinds import DAMAGES
 from .damage_samples import Sample, samples
 
@@ -109,13 +110,13 @@ def run_trial(seed: int, number: int) -> Trial:
     broken = broken or error
     if threading.active_count() != threads or len(os.listdir("/proc/self/fd")) != descriptors:
         broken = broken or "a thread or a descriptor is left"
-    peak = _memory("VmHWM") - before
+    peak = memory("VmHWM") - before
     if peak > MEMORY_LIMIT:
         broken = broken or f"{peak // MiB} MiB of memory"
-    if _memory("VmRSS") > GROWTH_LIMIT // 2:
+    if memory("VmRSS") > GROWTH_LIMIT // 2:
         gc.collect()  # what errors of earlier trials hold in circles
     hit = _is_hit(sample, region, data)
-    return Trial(number, sample.name, region, kind, hit, outcome, change, broken, peak, _memory("VmRSS"))
+    return Trial(number, sample.name, region, kind, hit, outcome, change, broken, peak, memory("VmRSS"))
 
 
 def _is_hit(sample: Sample, region: str, data: bytearray) -> bool:
@@ -132,15 +133,7 @@ def _is_hit(sample: Sample, region: str, data: bytearray) -> bool:
 def _forget_peak() -> int:
     """Begin a new ``VmHWM``; how much memory this process has now."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _memory("VmRSS")
-
-
-def _memory(name: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
-    return int(line.split()[1]) * 1024
-
-
-# -- what reads images ------------------------------------------------------------------------------------------------
+    return memory("VmRSS")
 
 
 def _look(path: Path, sample: Sample, random: Random) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""What a test left behind: threads, descriptors, child processes."""
+"""What a test left behind: threads, descriptors, child processes; and how much memory the process has."""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ def leaks_since(before: Belongings, settle_s: float = SETTLE_S) -> list[str]:
     while (leaks := Belongings.now().gained(before)) and time.monotonic() < deadline:
         time.sleep(0.02)
     return leaks
+
+
+def memory(name: str) -> int:
+    """Bytes of this process's memory, as /proc names them: ``VmRSS`` now, ``VmHWM`` at most so far."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def _descriptors() -> list[tuple[int, str]]:
