@@ -292,6 +292,7 @@ class Monitor:
         client.events.event_filter = self._keep
         self._news = asyncio.Event()
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_quietly)
         with self._lock:
             self._session_task = asyncio.current_task()
             self._loop = loop
@@ -386,3 +387,8 @@ def _name_of(sock: socket.socket) -> str:
     except OSError:
         name = ""
     return name if isinstance(name, str) and name else f"on descriptor {sock.fileno()}"
+
+
+def _log_quietly(_loop: object, context: Mapping[str, Any]) -> None:
+    """What asyncio would print to stderr, with a traceback; what comes of it is an exception for those who wait."""
+    _logger.debug("%s: %r", context.get("message"), context.get("exception"))
