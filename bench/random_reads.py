@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import resource
 import statistics
 import sys
@@ -16,7 +17,11 @@ SIZE = 4 * KiB
 
 def main() -> int:
     """Measure and print."""
-    image, count = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 2000
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("count", metavar="COUNT", type=int, nargs="?", default=2000, help="of reads (default: %(default)s)")
+    args = parser.parse_args()
+    image, count = args.image, args.count
     random, times = Random(1), []
     with streamsave.open_stream(image) as stream:
         for _ in range(count):

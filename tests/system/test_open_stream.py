@@ -279,6 +279,28 @@ def test_every_page_is_found(name: str, saved: dict[str, Path], unindexed: dict[
         assert len(ram.read("pc.ram", 2 * PAGE_COUNT * 4096 - 10, 100)) == 10
 
 
+def test_a_record_whose_head_ends_in_the_next_frame(tmp_path: Path) -> None:
+    """Its eight bytes in every position across the end of a frame."""
+    pages = [number.to_bytes(4, "big") * 1024 for number in range(300)]
+
+    def stream_with(padding: int) -> bytes:
+        builder = StreamBuilder().configuration("m").command(1, bytes(padding)).ram_start({"pc.ram": 300 * 4096})
+        records = [builder.page(data, block=None if at else "pc.ram", offset=at * 4096) for at, data in enumerate(pages)]
+        builder.ram_part(*records, last=True).device(3, "cpu", b"state").end(b"{}")
+        return bytes(builder.data)
+
+    padding = (MiB - 8 - (stream_with(0).index(pages[100]) - 8)) % (8 + 4096)
+    heads = set()
+    for shift in range(9):
+        stream = stream_with(padding + shift)
+        heads |= {stream.index(pages[at]) - 8 - MiB for at in range(250, 260)} & set(range(-8, 1))
+        save_bytes(stream, tmp_path / "image")
+        with open_stream(tmp_path / "image") as file:
+            for at in range(250, 260):
+                assert file.ram.read("pc.ram", at * 4096, 4096) == pages[at], (shift, at)
+    assert heads == set(range(-8, 1))
+
+
 def test_pages_that_are_not_there(saved: dict[str, Path]) -> None:
     with open_stream(saved["zstd"]) as file:
         with pytest.raises(UsageError, match=r"no RAM at 0 of vga: its blocks are pc\.ram"):

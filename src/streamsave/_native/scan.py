@@ -9,6 +9,8 @@ from ..format.migration import PageContents, PageKind, PageRecord, ScanState, St
 from ..types import Buffer
 from . import ffi, lib
 
+_new_uncleared: Any = ffi.new_allocator(should_clear_after_alloc=False)
+
 
 class StreamScanner:
     """The scanner in C; see ``format.scanner.StreamScanner``, with which it agrees bit for bit.
@@ -105,7 +107,7 @@ class PageLog(Sequence[PageContents]):
     """Page records in the order of the stream, 24 bytes of memory each."""
 
     def __init__(self, capacity: int) -> None:
-        self.pages: Any = ffi.new("ss_page[]", capacity)
+        self.pages: Any = _new_uncleared("ss_page[]", capacity)
         self.length = 0
 
     def __len__(self) -> int:

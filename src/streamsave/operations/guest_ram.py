@@ -118,7 +118,7 @@ class _PagesInOrder(_Pages):
         self.map = stream_map
         self._stream = stream
         self._ram_id = int.from_bytes(stream.read_at(stream_map.ram_offset + 1, 4), "big")
-        self._logs: OrderedDict[int, PageLog] = OrderedDict()
+        self._logs: OrderedDict[tuple[int, int], PageLog] = OrderedDict()
 
     def find(self, block: int, page_offset: int) -> PageContents | None:
         index = self._stream.info.index
@@ -126,24 +126,31 @@ class _PagesInOrder(_Pages):
         frame = index.first_records.frame_before(block, page_offset)
         if frame < 0:
             return None
-        log = self._logs.pop(frame, None)
+        for beyond in (0, RECORD_HEAD_MAX):  # the head of its last record may end in the next frame
+            log = self._log(frame, beyond)
+            at = bisect_left(log, (block, page_offset))
+            if at < len(log) and log[at][:2] == (block, page_offset):
+                return log[at]
+        return None
+
+    def _log(self, frame: int, beyond: int) -> PageLog:
+        log = self._logs.pop((frame, beyond), None)
         if log is None:
-            log = self._walk(frame)
-        self._logs[frame] = log
+            log = self._walk(frame, beyond)
+        self._logs[frame, beyond] = log
         if len(self._logs) > CACHED_LOGS:
             self._logs.popitem(last=False)
-        at = bisect_left(log, (block, page_offset))
-        return log[at] if at < len(log) and log[at][:2] == (block, page_offset) else None
+        return log
 
-    def _walk(self, frame: int) -> PageLog:
-        """The page records that begin in ``frame``."""
+    def _walk(self, frame: int, beyond: int) -> PageLog:
+        """The page records whose heads begin in ``frame``, and end at most ``beyond`` bytes behind it."""
         index = self._stream.info.index
         assert index, "pages are in order only where an index says so"
         chunk_size = index.frames.chunk_size
         record = index.first_records.of_frame(frame, frame * chunk_size)
         assert record, "frame_before() stops at frames with a record"
         scanner = StreamScanner.resumed(self.map, self._ram_id, record)
-        size = (frame + 1) * chunk_size - record.stream_offset + RECORD_HEAD_MAX  # the last one may end in the next frame
+        size = (frame + 1) * chunk_size - record.stream_offset + beyond
         return scanner.feed_logging(self._stream.read_at(record.stream_offset, size))
 
 

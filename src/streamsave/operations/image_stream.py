@@ -85,7 +85,8 @@ class ImageStream(io.RawIOBase):
     def read_at(self, offset: int, size: int) -> bytes:
         """``size`` bytes from ``offset`` of the stream, less only at its end. The file's position stays."""
         data = bytearray(size)
-        return bytes(data[: self._fill(memoryview(data), offset)])
+        with memoryview(data) as view:
+            return bytes(view[: self._fill(view, offset)])
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill ``buffer`` from the file's position; the number of bytes, short only at the end."""
