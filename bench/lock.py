@@ -27,6 +27,7 @@ SCANNED_SIZE: Final = 256 * 1024
 LOOKS: Final = 2000
 KNOWN_US: Final = (0, 5, 20, 50, 100)
 HOLD_S: Final = 0.2
+ATTEMPTS: Final = 5
 
 
 class NoLockError(Exception):
@@ -74,18 +75,24 @@ class Watched:
             os.close(self._memory)
 
     def _find(self, bases: Sequence[int]) -> int:
-        """The address of the only word that is 1 whenever the lock is held and 0 whenever it is not."""
-        possible: set[int] | None = None
-        for _ in range(4):
-            for what, value in (("hold", 1), ("sleep", 0)):
-                self._tell(what, HOLD_S)
-                sleep(HOLD_S / 4)
-                found = {address for base in bases for address in self._words(base, value)}
-                possible = found if possible is None else possible & found
-                sleep(HOLD_S)
-        if not possible:
-            raise NoLockError(f"the lock of {sys.version.split()[0]} is not where it was looked for")
-        return min(possible)
+        """The address of the only word that is 1 whenever the lock is held and 0 whenever it is not.
+
+        A machine that others use may run neither of us in time: then it is looked for again.
+        """
+        for _ in range(ATTEMPTS):
+            if found := self._followers(bases):
+                return min(found)
+        raise NoLockError(f"the lock of Python {sys.version.split()[0]} is not where it was looked for")
+
+    def _followers(self, bases: Sequence[int]) -> set[int]:
+        found: set[int] | None = None
+        for what, value in (("hold", 1), ("sleep", 0)) * 4:
+            self._tell(what, HOLD_S)
+            sleep(HOLD_S / 4)
+            now = {address for base in bases for address in self._words(base, value)}
+            found = now if found is None else found & now
+            sleep(HOLD_S)
+        return found or set()
 
     def _words(self, base: int, value: int) -> Iterator[int]:
         data = bytearray()
