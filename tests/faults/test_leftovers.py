@@ -297,10 +297,12 @@ def test_kill_9_of_a_restore_ends_its_qemu(point: str, watched: Watched, image: 
     image.unlink()
 
 
-def test_kill_9_after_a_restore_leaves_its_guest(watched: Watched, image: Path) -> None:
+@pytest.mark.parametrize("point", ["let go", "restored"])
+def test_kill_9_after_a_restore_leaves_its_guest(point: str, watched: Watched, image: Path) -> None:
+    """From the moment on at which the guest may run."""
     save(watched.qemu.monitor, image, SaveOptions(format="raw", then="resume"))
     command = watched.qemu.command[: watched.qemu.command.index("-chardev")]
-    run = Run([image, "restored", *command, "-serial", "null"], module=KILL_RESTORE)
+    run = Run([image, point, *command, "-serial", "null"], module=KILL_RESTORE)
     assert run.process.wait(20) == -signal.SIGKILL
     time.sleep(1.5)
     (qemu,) = run.family()

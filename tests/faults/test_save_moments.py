@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from streamsave.cancel import Cancellation
-from streamsave.errors import Aborted, DestinationError
+from streamsave.endpoints.socket import SocketSource
+from streamsave.errors import Aborted, DestinationError, MigrationError, SourceError
 from streamsave.guardian.parent import Guardian
-from streamsave.guardian.plan import DISARM, MIGRATING, STOPPING
+from streamsave.guardian.plan import COMMITTED, DISARM, MIGRATING, STOPPING
 from streamsave.operations.commit import Commit
 from streamsave.operations.image import read_info
 from streamsave.operations.save import save
@@ -64,7 +65,7 @@ def test_the_guardian_hears_of_everything_before_it_is_so(
     monkeypatch.setattr(Guardian, "say", noted_say)
     monkeypatch.setattr(Monitor, "execute", noted)
     save(guest.monitor, image, SaveOptions(format="raw", then="resume"))
-    assert said == [STOPPING, "stop", MIGRATING, "migrate", "cont", DISARM]
+    assert said == [STOPPING, "stop", MIGRATING, "migrate", COMMITTED, "cont", DISARM]
 
 
 def test_cancelled_while_the_guest_is_given_back(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +85,28 @@ def test_cancelled_while_the_guest_is_given_back(fails: Fails, monkeypatch: pyte
     monkeypatch.setattr(Guardian, "hand_over", None)
     fails(DestinationError, cancel=cancel)
     assert sent[sent.index("cont") + 1] == "query-status", "it was seen running"
+
+
+def test_qemu_says_why_its_socket_broke(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that we see is a read that failed; the root cause is what QEMU knows."""
+    execute = Monitor.execute
+    broken: list[bool] = []
+
+    def break_off(_source: SocketSource, _view: memoryview) -> int:
+        broken.append(True)
+        raise SourceError("reading the migration socket failed")
+
+    def answer(monitor: Monitor, command: str, *arguments: Any, **options: Any) -> Any:
+        result = execute(monitor, command, *arguments, **options)
+        if command == "query-migrate" and broken:
+            return {"status": "failed", "error-desc": "the devices refused"}
+        return result
+
+    monkeypatch.setattr(SocketSource, "readinto", break_off)
+    monkeypatch.setattr(Monitor, "execute", answer)
+    error = fails(MigrationError)
+    assert "did not migrate the guest: failed: the devices refused" in str(error)
+    assert isinstance(error.__cause__, SourceError)
 
 
 def test_interrupted_right_after_the_commit_lets_go(

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from .commits import COMMITS
 from .durability import DURABILITY
-from .guardian import GUARDIAN
+from .guardians import GUARDIANS
+from .guests import GUESTS
 from .images import IMAGES
+from .indexes import INDEXES
+from .natives import NATIVES
+from .others import OTHERS
 from .payloads import PAYLOADS
+from .replacing import REPLACING
+from .restores import RESTORES
 from .streams import STREAMS
 
-MUTATIONS = (*DURABILITY, *GUARDIAN, *IMAGES, *PAYLOADS, *STREAMS)
+MUTATIONS = (
+    *DURABILITY,
+    *REPLACING,
+    *GUESTS,
+    *COMMITS,
+    *RESTORES,
+    *GUARDIANS,
+    *IMAGES,
+    *INDEXES,
+    *PAYLOADS,
+    *NATIVES,
+    *STREAMS,
+    *OTHERS,
+)

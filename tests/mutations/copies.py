@@ -92,23 +92,26 @@ class Copy:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         summary = [line for kind in ("FAILED ", "ERROR ") for line in done.stdout.splitlines() if line.startswith(kind)]
-        return Run(done.returncode, summary[0] if summary else "", done.stdout + done.stderr)
+        return Run(done.returncode, summary[0] if summary else "", done.stdout)
 
     def _python(self, *arguments: str, mark: str = "", timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": str(self.root / "src"), MARK: mark}
         env.pop("PYTEST_ADDOPTS", None)
         env.pop("PYTEST_CURRENT_TEST", None)
-        return subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.root, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=timeout_s, check=False,
-        )  # fmt: skip
+        with tempfile.TemporaryFile("w+", errors="replace") as output:  # a pipe would end with the last child that was lost
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                cwd=self.root, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                timeout=timeout_s, check=False,
+            )  # fmt: skip
+            output.seek(0)
+            return subprocess.CompletedProcess(done.args, done.returncode, output.read())
 
     def _check_imports(self) -> None:
         """It is the copy that is tested."""
         done = self._python("-c", "import streamsave._native as n; print(n.__file__, n.lib)")
         if not done.stdout.startswith(str(self.root)):
-            raise RuntimeError(f"the copy's tests would test another streamsave: {done.stdout or done.stderr}")
+            raise RuntimeError(f"the copy's tests would test another streamsave: {done.stdout}")
 
     def _write(self, path: Path, text: str) -> None:
         path.write_text(text)
@@ -122,7 +125,7 @@ class Copy:
         sources = sorted(str(path) for path in (self.root / "native").glob("*.c"))
         emitted = self._python("-c", "from native.build_ffi import ffibuilder; ffibuilder.emit_c_code('_ffi.c')")
         if emitted.returncode:
-            raise RuntimeError(f"the C module's source cannot be made: {emitted.stderr}")
+            raise RuntimeError(f"the C module's source cannot be made: {emitted.stdout}")
         subprocess.run(["gcc", "-fsyntax-only", *WARNINGS, "-std=c11", "-Inative", *sources], cwd=self.root, check=True)
         (module,) = (self.root / "src/streamsave/_native").glob("_ffi.*so")
         options = ["-shared", "-fPIC", "-O1", "-std=c11", "-w", f"-I{sysconfig.get_path('include')}", "-Inative"]

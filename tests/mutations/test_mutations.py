@@ -15,7 +15,7 @@ from .copies import Copy
 from .mutation import Mutation, StaleError
 from .trials import NotGreenError, Trial, Verdict, run_campaign
 
-SAMPLE = 3
+SAMPLE = 2
 EXAMPLE = Mutation(
     name="an-example",
     file="format/digest.py",

@@ -22,6 +22,8 @@ from streamsave.format.migration import StreamMap
 from streamsave.operations.image import read_info
 from streamsave.operations.inflow import save_stream
 from streamsave.operations.outflow import restore_stream
+from streamsave.operations.restore import restore
+from streamsave.options import RestoreOptions
 from streamsave.types import Progress
 from streamsave.units import MiB
 
@@ -220,6 +222,7 @@ def test_a_callback_that_raises_wakes_a_blocked_write() -> None:
         restore_stream(GOLDEN, writing, progress=progress)
 
 
+@pytest.mark.timeout(20)
 def test_cancelled_before_it_began(image: Path) -> None:
     cancel = Cancellation()
     cancel.cancel("never mind")
@@ -285,3 +288,24 @@ def test_caller_that_drives_qemu_itself(launch: Launch, image: Path, way: str) -
         qmp.execute("cont")
     waiting.wait_for_counter(counter + 2)
     assert waiting.console.seamless()
+
+
+@pytest.mark.qemu
+def test_a_guest_whose_stream_says_that_it_runs(launch: Launch, image: Path) -> None:
+    """It was not stopped before: QEMU would start it by itself as soon as all of it is there."""
+    guest = launch(demo_guest(16 * MiB)).boot().wait_for_ticks()
+    with guest.qmp() as qmp, pair("pipe") as (reading, writing):
+        qmp.execute("migrate-set-parameters", max_bandwidth=0)
+        qmp.give(writing, "stream")
+        os.dup2(reading, writing)
+        qmp.execute("migrate", uri="fd:stream")
+        save_stream(reading, image, METADATA, was_running=True)
+    guest.kill()
+    waiting = launch(guest.guest, incoming=True, after=guest)
+    waiting.qmp().close()
+    restore(image, monitor=waiting.monitor, options=RestoreOptions(state="paused"))
+    assert waiting.status() == "paused"
+    assert waiting.is_still(0.5)
+    with waiting.qmp() as qmp:
+        qmp.execute("cont")
+    waiting.wait_for_ticks(1, 10)

@@ -211,7 +211,9 @@ def test_disarmed_it_does_nothing(watched: Watched, plan: GuardianPlan, temporar
         monitor.execute("stop")
         guardian = Guardian(monitor.fileno(), temporary_fd, plan)
         assert not is_gone(guardian.pid)
+        began = time.monotonic()
         guardian.disarm()
+        assert time.monotonic() - began < parent.DISARM_S, "it went by itself"
         assert is_gone(guardian.pid)
         assert not guardian.alive
         guardian.disarm()

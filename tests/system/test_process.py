@@ -265,6 +265,7 @@ def test_a_helper_that_keeps_everything_open_is_not_waited_for(script: Path, tmp
         os.kill(int(helper.read_text()), signal.SIGKILL)
 
 
+@pytest.mark.timeout(20)
 def test_one_that_ignores_sigterm_is_killed(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamsave.qemu.process.TERMINATE_S", 0.3)
     command = write(script, "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")

@@ -59,8 +59,9 @@ def test_an_image_is_durable_before_its_guest_is_ended(path: Path, fd: int, call
 
 
 def test_on_a_device_there_is_no_name(path: Path, fd: int, calls: list[tuple[str, str]]) -> None:
+    """And the header is written anew: an fsync that failed may have left it in memory alone."""
     assert _Image(plan("in place", path), fd).is_committed()
-    assert calls == [("fsync", "image")]
+    assert calls == [("pwrite", "image"), ("fsync", "image")]
 
 
 def test_what_is_in_place_is_marked_durably(path: Path, fd: int, calls: list[tuple[str, str]]) -> None:
@@ -75,3 +76,12 @@ def test_what_is_partial_is_left_as_it_is(path: Path, fd: int, calls: list[tuple
     assert not image.is_committed()
     image.take_back()
     assert calls == []
+
+
+def test_an_older_image_has_its_name_again(path: Path, fd: int) -> None:
+    """The two had changed places, and then the new one could not be made durable: the guest runs on."""
+    older = path.with_name("temporary")
+    older.write_bytes(b"the older one")
+    _Image(plan("file", path), fd).take_back()
+    assert path.read_bytes() == b"the older one"
+    assert list(path.parent.iterdir()) == [path]

@@ -1,0 +1,132 @@
+"""What the C units check: bounds, sizes, checksums."""
+
+from __future__ import annotations
+
+from .mutation import Mutation
+
+NATIVES = (
+    # -- in C
+    Mutation(
+        name="c-bzip2-crc",
+        file="native/bzip2_decode.c",
+        old="    if (size >= 0 && ss_bzip2_crc(d->crc_tables, out, (size_t)size) != *crc)",
+        new="    if (0)",
+        why="a block decodes to what it was made of",
+        tests=("contract/test_codec.py::test_contract[bzip2-detects_every_flipped_bit]",),
+    ),
+    Mutation(
+        name="c-bzip2-combined-crc",
+        file="native/bzip2_decode.c",
+        old="magic == END_MAGIC && take32(r) == combined ?",
+        new="magic == END_MAGIC && (take32(r), 1) ?",
+        why="a stream holds the blocks that it was made of",
+        tests=("unit/test_native_bunzip2.py::test_each_checksum_counts",),
+    ),
+    Mutation(
+        name="c-bzip2-origin",
+        file="native/bzip2_decode.c",
+        old="    if (origin >= n)\n        return SS_BZIP2_DAMAGED;\n",
+        new="",
+        why="no row of the sort is looked up that is not there",
+        tests=(
+            "unit/test_native_bunzip2.py::test_blocks_that_no_compressor_makes",
+            "unit/test_native_bunzip2.py::test_fuzzing_finds_nothing",
+        ),
+    ),
+    Mutation(
+        name="c-bzip2-run",
+        file="native/bzip2_decode.c",
+        old="                if (run > limit - n)\n                    return SS_BZIP2_DAMAGED;\n",
+        new="",
+        why="no run is written behind the end of a block",
+        tests=("unit/test_native_bunzip2.py::test_a_block_is_no_larger_than_its_level_allows",),
+    ),
+    Mutation(
+        name="c-bzip2-room",
+        file="native/bzip2_decode.c",
+        old="            if (text[i] > end - out)\n                return SS_BZIP2_TOO_LARGE;\n",
+        new="",
+        why="no more is written than there is room for",
+        tests=("unit/test_native_bunzip2.py::test_room_is_kept_to",),
+    ),
+    Mutation(
+        name="c-bzip2-selectors",
+        file="native/bzip2_decode.c",
+        old="        if (i < SS_BZIP2_SELECTOR_MAX)",
+        new="        if (1)",
+        why="a stream may name more selectors than there is room for",
+        tests=("unit/test_native_bunzip2.py::test_a_block_may_have_more_selectors_than_are_of_any_use",),
+    ),
+    Mutation(
+        name="c-lzo-distance",
+        file="native/lzo_decompress.c",
+        old="        if (distance > (size_t)(out - out_start))\n",
+        new="        if (distance > (size_t)(out - out_start) && out == out_start)\n",
+        why="nothing before the output is read",
+        tests=("unit/test_native_lzo.py::test_sanitizers_find_nothing",),
+    ),
+    Mutation(
+        name="c-lzo-room",
+        file="native/lzo_decompress.c",
+        old="            if ((size_t)(out_end - out) < length + state || (size_t)(in_end - in) < state)\n                return 0;\n",
+        new="",
+        why="nothing behind the output is written",
+        tests=("unit/test_native_lzo.py::test_sanitizers_find_nothing",),
+    ),
+    Mutation(
+        name="c-lzo-literals",
+        file="native/lzo_decompress.c",
+        old="            if ((size_t)(in_end - in) < length || (size_t)(out_end - out) < length)\n                return 0;\n",
+        new="",
+        why="the same for literals",
+        tests=("unit/test_native_lzo.py::test_sanitizers_find_nothing",),
+    ),
+    Mutation(
+        name="c-lzo-end",
+        file="native/lzo_decompress.c",
+        old="state == 0 && in == in_end && out == out_end;",
+        new="state == 0 && out == out_end;",
+        why="nothing follows the end of a block",
+        tests=("unit/test_native_lzo.py::test_it_takes_and_refuses_what_the_reference_does",),
+    ),
+    Mutation(
+        name="c-scan-blocks",
+        file="native/scan.c",
+        old="    if (s->block_count == SS_MAX_BLOCKS || used == 0",
+        new="    if (used == 0",
+        why="no block is noted behind the last that there is room for",
+        tests=("unit/test_native_scan.py::test_sanitizers_find_nothing",),
+    ),
+    Mutation(
+        name="c-scan-machine",
+        file="native/scan.c",
+        old="        if (be32(data) > SS_MAX_NAME)\n            give_up(s);\n        else\n",
+        new="",
+        why="no name is kept that there is no room for",
+        tests=("unit/test_native_scan.py::test_sanitizers_find_nothing",),
+    ),
+    Mutation(
+        name="c-scan-end-mark",
+        file="native/scan_end.c",
+        old=" && (!footed || (recent >> 24 & 0xffffff) == 0x7e0000);",
+        new=";",
+        why="a zero byte alone is no end of a stream with footers",
+        tests=("unit/test_migration.py::test_why_a_cut_stream_is_not_whole",),
+    ),
+    Mutation(
+        name="c-scan-page-bits",
+        file="native/scan.c",
+        old="        if (be32(data) >= 12 && be32(data) <= 24) {",
+        new="        if (1) {",
+        why="no page is of 2^200 bytes",
+        tests=("unit/test_native_scan.py::test_pages_of_sizes_that_cannot_be",),
+    ),
+    Mutation(
+        name="c-scan-ram",
+        file="native/scan.c",
+        old=" || used > s->ram_left) {",
+        new=") {",
+        why="a block is no larger than the RAM",
+        tests=("unit/test_migration.py::test_a_block_larger_than_announced_is_none",),
+    ),
+)

@@ -1,0 +1,191 @@
+"""libvirt's domains, terminals, and consent."""
+
+from __future__ import annotations
+
+from .mutation import Mutation
+
+DOMAINS = "faults/test_domain_faults.py"
+SAVE = "libvirt/save.py"
+RESTORE = "libvirt/restore.py"
+PASSAGE = "libvirt/passage.py"
+
+OTHERS = (
+    # -- libvirt
+    Mutation(
+        name="domain-gate-open",
+        file=SAVE,
+        old="        self._gate.fill()\n",
+        new="",
+        why="libvirt waits before its last word until the image exists",
+        tests=(f"{DOMAINS}::test_the_image_exists_before_libvirt_ends_the_domain",),
+    ),
+    Mutation(
+        name="domain-let-go-first",
+        file=SAVE,
+        old="                    commit.run(cancel)\n",
+        new="                    self._let_go(image)\n                    commit.run(cancel)\n",
+        why="no domain is ended before its image is durable and has its name",
+        tests=(f"{DOMAINS}::test_the_image_exists_before_libvirt_ends_the_domain",),
+    ),
+    Mutation(
+        name="domain-gate-stays",
+        file=SAVE,
+        old="            self._gate.close_reader()\n",
+        new="            pass\n",
+        why="saying no is taking the gate away: libvirt fails to write, and brings the domain back",
+        tests=(f"{DOMAINS}::test_a_disk_that_fails_at_an_fsync",),
+    ),
+    Mutation(
+        name="domain-passage-stays",
+        file=SAVE,
+        old="        self._passage.shut()\n",
+        new="",
+        why="whoever opens the path later must not wait there for ever",
+        tests=(f"{DOMAINS}::test_a_disk_that_is_full",),
+    ),
+    Mutation(
+        name="domain-stream-end",
+        file=SAVE,
+        old="        self._inflow.check_end()\n",
+        new="",
+        why="the end mark is all that tells of success: libvirt's word comes after ours",
+        tests=(f"{DOMAINS}::test_a_stream_that_is_not_whole",),
+    ),
+    Mutation(
+        name="domain-compressed-twice",
+        file=SAVE,
+        old="        if header.payload_format != SaveFormat.RAW:\n",
+        new="        if False:\n",
+        why="what libvirt compresses itself is no stream",
+        tests=(f"{DOMAINS}::test_a_daemon_that_would_compress",),
+    ),
+    Mutation(
+        name="domain-early-flush",
+        file=SAVE,
+        old=", before_end=image.file.sync)",
+        new=")",
+        why="libvirt holds the domain locked at the gate: as little as possible is waited for there",
+        tests=(f"{DOMAINS}::test_what_comes_before_the_end_is_on_disk_before_libvirt_is_held_up",),
+    ),
+    Mutation(
+        name="domain-lost-image",
+        file=SAVE,
+        old="                if image is None or not image.file.committed:\n",
+        new="                if True:\n",
+        why="never both an image and a domain that runs on although it was saved",
+        tests=(f"{DOMAINS}::test_a_callback_that_raises_too_late", f"{DOMAINS}::test_interrupted_right_after_the_commit"),
+    ),
+    Mutation(
+        name="domain-inactive",
+        file=SAVE,
+        old="        if state not in SAVABLE:\n",
+        new="        if False:\n",
+        why="a domain that is off has nothing to save",
+        tests=(f"{DOMAINS}::test_refused_before_the_domain_is_touched",),
+    ),
+    Mutation(
+        name="domain-another-host",
+        file="libvirt/connection.py",
+        old="    if parts.hostname or transport not in LOCAL_TRANSPORTS:\n",
+        new="    if False:\n",
+        why="pipes do not reach other hosts",
+        tests=(f"{DOMAINS}::test_refused_before_the_domain_is_touched",),
+    ),
+    Mutation(
+        name="domain-restore-unexplained",
+        file=RESTORE,
+        old="            outflow.check_end_after(error)\n",
+        new="            pass\n",
+        why="the root cause of what libvirt says may be the image",
+        tests=(f"{DOMAINS}::test_a_payload_without_its_end",),
+    ),
+    Mutation(
+        name="domain-restore-descriptive-xml",
+        file=RESTORE,
+        old="        if opened.info.needs_xml and xml is None:\n",
+        new="        if False:\n",
+        why="libvirt would make a domain without devices",
+        tests=(f"{DOMAINS}::test_a_guest_that_libvirt_did_not_know_needs_an_xml",),
+    ),
+    Mutation(
+        name="passage-open-to-others",
+        file=PASSAGE,
+        old="        os.mkfifo(new, 0o600)",
+        new="        os.mkfifo(new, 0o666)\n        os.chmod(new, 0o666)",
+        why="the guest's memory passes through it",
+        tests=("unit/test_passage.py::test_a_fifo_is_for_this_user_alone_and_gone_at_the_end",),
+    ),
+    Mutation(
+        name="passage-of-the-living",
+        file=PASSAGE,
+        old="            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        new="",
+        why="a folder that somebody holds is in use",
+        tests=("unit/test_passage.py::test_folders_of_the_dead_are_removed_and_those_of_the_living_are_not",),
+    ),
+    # -- terminals, and consent
+    Mutation(
+        name="terminal-escape",
+        file="printable.py",
+        old="char if char.isprintable() or char in keep else _escaped(char)",
+        new="char",
+        why="a terminal obeys what it is sent",
+        tests=("unit/test_cli_output.py::test_escape_shows_what_a_terminal_would_obey",),
+    ),
+    Mutation(
+        name="terminal-errors",
+        file="cli/output.py",
+        old=".join(escape(line) for line in lines)",
+        new=".join(lines)",
+        why="names and paths are in errors, too",
+        tests=("system/test_hostile.py::test_nothing_reaches_the_terminal_raw",),
+    ),
+    Mutation(
+        name="terminal-names",
+        file="cli/info.py",
+        old="    shown = table([(name, escape(value)) for name, value in rows])",
+        new="    shown = table(rows)",
+        why="a name with a line end in it could pose as another line",
+        tests=("unit/test_cli_info.py::test_names_cannot_reach_the_terminal",),
+    ),
+    Mutation(
+        name="terminal-xml",
+        file="cli/info.py",
+        old='        write(sys.stdout, escape(text, keep="\\n\\t").rstrip("\\n") + "\\n")',
+        new='        write(sys.stdout, text + "\\n")',
+        why="an XML is data from outside",
+        tests=("unit/test_cli_info.py::test_the_xml_escaped_on_a_terminal",),
+    ),
+    Mutation(
+        name="terminal-qemu",
+        file="qemu/process.py",
+        old="self._printable.escape(data) if os.isatty(2) else data",
+        new="data",
+        why="QEMU repeats names out of a stream that it does not like",
+        tests=("system/test_hostile.py::test_what_qemu_repeats_out_of_a_stream",),
+    ),
+    Mutation(
+        name="command-unasked",
+        file="cli/restore.py",
+        old="    if ask:\n        _ask()\n",
+        new="",
+        why="no command is taken from an image without consent",
+        tests=("system/test_hostile.py::test_no_command_is_taken_from_an_image",),
+    ),
+    Mutation(
+        name="command-nobody-there",
+        file="cli/restore.py",
+        old="    if sys.stdin is None or not sys.stdin.isatty():\n",
+        new="    if False:\n",
+        why="what comes from a pipe is nobody's consent",
+        tests=("unit/test_cli_restore.py::test_without_a_terminal_nobody_agrees",),
+    ),
+    Mutation(
+        name="command-default",
+        file="cli/restore.py",
+        old='.strip().lower() not in ("y", "yes"):',
+        new='.strip().lower() in ("n", "no"):',
+        why="silence is no consent",
+        tests=("unit/test_cli_restore.py::test_on_a_terminal_it_asks",),
+    ),
+)

@@ -1,0 +1,105 @@
+"""The commit beside the thread that waits for it: given up until the image gets its name, waited for from then on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from streamsave.cancel import Cancellation
+from streamsave.endpoints.image_sink import ImageSink
+from streamsave.errors import Aborted, DestinationError
+from streamsave.operations.commit import Commit
+
+WAITING_S = 0.2
+"""After so long whoever started the commit waits for it."""
+
+
+class File:
+    """What a commit needs of a file."""
+
+    def __init__(self) -> None:
+        self.naming = False
+        self.aborted = threading.Event()
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+
+def commit_of(file: File, commit: Callable[[], None]) -> Commit:
+    return Commit(cast(ImageSink, file), commit)
+
+
+def test_its_error_is_raised() -> None:
+    def fail() -> None:
+        raise DestinationError("the disk is full")
+
+    commit = commit_of(File(), fail)
+    with pytest.raises(DestinationError, match="the disk is full"):
+        commit.run(Cancellation())
+    commit.join()
+
+
+def test_given_up_at_once_and_for_good() -> None:
+    """Who waits goes on while the disk hangs, and the image can never get its name then."""
+    file, cancel, disk_is_back = File(), Cancellation(), threading.Event()
+    aborted_in_time: list[bool] = []
+
+    def hang() -> None:
+        time.sleep(WAITING_S)
+        cancel.cancel("enough")
+        aborted_in_time.append(file.aborted.is_set())
+        assert disk_is_back.wait(20)
+
+    commit = commit_of(file, hang)
+    with pytest.raises(Aborted, match="enough"):
+        commit.run(cancel)
+    assert aborted_in_time == [True], "before anybody is told that it was given up"
+    disk_is_back.set()
+    commit.join()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "Ctrl-C"])
+def test_waited_for_once_the_image_gets_its_name(how: str) -> None:
+    file, cancel = File(), Cancellation()
+    done: list[bool] = []
+
+    def name() -> None:
+        time.sleep(WAITING_S)
+        file.naming = True
+        if how == "Ctrl-C":
+            os.kill(os.getpid(), signal.SIGINT)
+        else:
+            cancel.cancel("enough")
+        time.sleep(0.3)
+        done.append(True)
+
+    commit = commit_of(file, name)
+    if how == "Ctrl-C":
+        with pytest.raises(KeyboardInterrupt):
+            commit.run(cancel)
+    else:
+        commit.run(cancel)
+    assert done == [True]
+    commit.join()
+
+
+def test_interrupted_before_that() -> None:
+    file, disk_is_back = File(), threading.Event()
+
+    def hang() -> None:
+        time.sleep(WAITING_S)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert disk_is_back.wait(20)
+
+    commit = commit_of(file, hang)
+    with pytest.raises(KeyboardInterrupt):
+        commit.run(Cancellation())
+    assert file.aborted.is_set()
+    disk_is_back.set()
+    commit.join()
