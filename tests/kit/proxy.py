@@ -45,7 +45,7 @@ class Proxy:
                 end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
-        for end in self._open:
+        for end in list(self._open):  # whose client may connect anew at once
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 

@@ -24,8 +24,9 @@ pytestmark = pytest.mark.qemu
 FORMATS: Final = tuple(codecs())
 GROWTH: Final = 6 * MiB
 """What the allocator may keep more after any number of cycles: pieces between what lives longer."""
-WARM_UP: Final = 12 * MiB
-"""What the first cycles may take for good, with every module, codec and table that is used for the first time."""
+WARM_UP: Final = 24 * MiB
+"""What the first cycles may take for good: modules, codecs and tables that are used for the first time, an arena for each
+thread that ever allocated beside others. A buffer or a context that each cycle kept would be more."""
 
 
 @dataclass(frozen=True)

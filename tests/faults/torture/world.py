@@ -143,8 +143,8 @@ class World:
 
 
 def patience(seconds: float) -> float:
-    """``seconds`` on a machine that has a processor for everybody, more where many want it."""
-    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    """``seconds`` on a machine that has a processor for everybody, up to four times as many where others want it too."""
+    return seconds * min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 def settled(look: Any, timeout_s: float) -> float | None:
