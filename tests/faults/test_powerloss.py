@@ -24,6 +24,7 @@ from streamsave.units import KiB, MiB
 
 from ..conftest import Launch
 from ..kit.images import restored, save_bytes
+from ..kit.missing import require_tools
 from ..kit.qemu import demo_guest
 from .powerloss.campaign import Trial
 from .powerloss.crash import NOT, WHOLE, moments
@@ -81,8 +82,9 @@ def held_up(trials: Iterable[tuple[str, Findings]]) -> None:
 @by_name(scenario_named(name, "zstd", "gzip") for name in (*TRACED, *TRACED_TOO))
 def test_as_the_kernel_sees_it(scenario: Scenario) -> None:
     """strace and the recorder in this process see the same."""
-    if not can_trace():
-        pytest.skip("strace is not there or may not trace: what is recorded in this process is all there is")
+    require_tools("strace")
+    if not can_trace():  # not even in CI can that be helped
+        pytest.skip("strace may not trace here: what is recorded in this process is all there is")
     traced, recorded = Trial(scenario, SEED, recorder=trace), trial_of(scenario)
     findings = traced.power_fails()
     assert not findings.complaints, findings.complaints[0]

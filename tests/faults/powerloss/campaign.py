@@ -94,7 +94,7 @@ class Trial:
         seen = _look(recorded.after, judge)
         left = [sight for name, sight in seen.items() if name.endswith(TEMPORARY_SUFFIX)]
         taken_back = not any(_tells_of_the_image(note) for note in getattr(error, "__notes__", ()))
-        allowed = self._after_a_fault() - {"new"} if error and taken_back else {"new"}
+        allowed = (self._after_a_fault() - ({"new"} if taken_back else set())) if error else {"new"}
         self._hold(seen.get(self.scenario.destination, "absent") in allowed, label, error, seen)
         self._hold(not left or for_good or (error is None and left == ["earlier"]), label, error, seen)
         return examine(recorded.recording, judge, self._random, succeeded=error is None, **self._amount)
