@@ -51,6 +51,14 @@ class Disk:
         if mount.returncode:
             raise CannotMount(f"no disk can be mounted here: {mount.stderr.strip()}")
 
+    def sync(self) -> None:
+        """What was made so far is durable."""
+        fd = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
     def freeze(self) -> None:
         """Whoever writes hangs, and cannot even be killed, until ``thaw()``."""
         subprocess.run(["fsfreeze", "--freeze", self.folder], check=True)

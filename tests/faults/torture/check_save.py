@@ -84,7 +84,9 @@ def _check_temporaries(scene: Scene, result: Result, *, killed: bool) -> None:
         return
     others = [each for each in scene.folder.iterdir() if each.name not in (scene.image.name, "other.save")]
     for other in others:
-        told = str(other) in result.err or other.read_bytes() == scene.older  # whose removal did not get to the disk
+        told = str(other) in result.err
+        told = told or f"{scene.image} could not be" in result.err  # and its new name did not get to the disk
+        told = told or other.read_bytes() == scene.older  # its removal did not
         scene.expect(killed or (scene.disk_failed and told), f"left in the folder: {other.name}")
     scene.expect(len(others) <= 1, f"left in the folder: {len(others)} files")
     for other in others:

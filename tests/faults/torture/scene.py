@@ -140,6 +140,8 @@ def set_up(world: World, plan: Plan, stack: ExitStack) -> Scene:
             file.write(older)
             file.flush()
             os.fsync(file.fileno())
+    if disk is not None:
+        disk.sync()
     incoming = stack.enter_context(RunningQemu(GUEST, incoming=True)) if fault.restores and not plan.by_command else None
     monitor = incoming.monitor if incoming else world.guest.qemu.monitor
     if incoming:
