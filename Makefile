@@ -5,7 +5,7 @@ export PYTHON
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak damage torture powerloss fuzz mutations interop interop-full lint format guest bench bench-check clean
+.PHONY: help demo test soak damage torture powerloss fuzz mutations coverage interop interop-full lint format guest bench bench-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ fuzz: ## fuzz what reads untrusted bytes, a minute each (or FUZZ_SECONDS)
 mutations: ## take guards away, one by one: a test has to notice each; ARGS are names, or --sample N
 	@scripts/bootstrap test
 	$(BIN)/python -m tests.mutations $(ARGS)
+
+coverage: ## the lines and branches of saving and restoring that tests reach: 95 % at the least
+	@scripts/bootstrap test
+	$(BIN)/python scripts/check_coverage.py $(ARGS)
 
 lint: ## ruff and mypy
 	@scripts/bootstrap test

@@ -6,18 +6,34 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import pytest
 
-from streamsave.cancel import Cancellation
+from streamsave.cancel import Cancellation, Waker
 from streamsave.endpoints.image_sink import ImageSink
 from streamsave.errors import Aborted, DestinationError
 from streamsave.operations.commit import Commit
 
-WAITING_S = 0.2
-"""After so long whoever started the commit waits for it."""
+
+class Waited(Cancellation):
+    """Tells when somebody waits for the commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._entered = threading.Event()
+
+    @contextmanager
+    def waking(self, wake: Waker) -> Iterator[None]:
+        with super().waking(wake):
+            self._entered.set()
+            yield
+
+    def wait_for_it(self) -> None:
+        assert self._entered.wait(20)
+        time.sleep(0.2)  # from there to the wait itself it is not far
 
 
 class File:
@@ -47,11 +63,11 @@ def test_its_error_is_raised() -> None:
 
 def test_given_up_at_once_and_for_good() -> None:
     """Who waits goes on while the disk hangs, and the image can never get its name then."""
-    file, cancel, disk_is_back = File(), Cancellation(), threading.Event()
+    file, cancel, disk_is_back = File(), Waited(), threading.Event()
     aborted_in_time: list[bool] = []
 
     def hang() -> None:
-        time.sleep(WAITING_S)
+        cancel.wait_for_it()
         cancel.cancel("enough")
         aborted_in_time.append(file.aborted.is_set())
         assert disk_is_back.wait(20)
@@ -66,11 +82,11 @@ def test_given_up_at_once_and_for_good() -> None:
 
 @pytest.mark.parametrize("how", ["cancelled", "Ctrl-C"])
 def test_waited_for_once_the_image_gets_its_name(how: str) -> None:
-    file, cancel = File(), Cancellation()
+    file, cancel = File(), Waited()
     done: list[bool] = []
 
     def name() -> None:
-        time.sleep(WAITING_S)
+        cancel.wait_for_it()
         file.naming = True
         if how == "Ctrl-C":
             os.kill(os.getpid(), signal.SIGINT)
@@ -90,16 +106,16 @@ def test_waited_for_once_the_image_gets_its_name(how: str) -> None:
 
 
 def test_interrupted_before_that() -> None:
-    file, disk_is_back = File(), threading.Event()
+    file, cancel, disk_is_back = File(), Waited(), threading.Event()
 
     def hang() -> None:
-        time.sleep(WAITING_S)
+        cancel.wait_for_it()
         os.kill(os.getpid(), signal.SIGINT)
         assert disk_is_back.wait(20)
 
     commit = commit_of(file, hang)
     with pytest.raises(KeyboardInterrupt):
-        commit.run(Cancellation())
+        commit.run(cancel)
     assert file.aborted.is_set()
     disk_is_back.set()
     commit.join()
