@@ -37,6 +37,9 @@ own files, 50 what the system gives us, 60 the time that the caller gives us. On
 is as it was before, unless a note below the message says that the image is complete and only what followed it failed, that
 the guest could not be brought back, or that a paused guest takes `cont` before its next save.
 
+Where memory runs out inside a library that gives up then (that of lz4 and snappy), it ends the whole process: status 134,
+128 + SIGABRT. The guest is freed as after `kill -9`.
+
 `streamsave restore IMAGE -- QEMU...` stays in the foreground as that QEMU. Until the guest is restored its status is one of
 the above; from then on it is QEMU's own, or 128 + N if signal N killed QEMU.
 """

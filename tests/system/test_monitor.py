@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import gc
 import os
 import signal
@@ -151,6 +152,25 @@ def test_something_else_listens(data: bytes, what: str) -> None:
 
     with FakeQmp(script) as address, pytest.raises(MonitorConnectError, match=what):
         Monitor(address)
+
+
+def test_no_memory_is_left_for_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread is where most is loaded: what fails there is told to whoever waits, and to nobody else."""
+
+    def load(name: str, *rest: Any) -> Any:
+        if name == "asyncio" and threading.current_thread().name == "streamsave-qmp":
+            raise MemoryError
+        return real(name, *rest)
+
+    def script(talk: Talk) -> None:
+        talk.greet()
+        talk.hold()
+
+    real = builtins.__import__
+    with FakeQmp(script) as address, monkeypatch.context() as patch:
+        patch.setattr("builtins.__import__", load)
+        with pytest.raises(ResourceError, match="not enough memory"):
+            Monitor(address)
 
 
 def test_half_a_greeting() -> None:

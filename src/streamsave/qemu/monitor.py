@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from .. import resources
 from ..cancel import Cancellation
-from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError
+from ..errors import (
+    CommandError,
+    MonitorBusyError,
+    MonitorConnectError,
+    MonitorError,
+    MonitorLostError,
+    ResourceError,
+)
 from .connect import await_greeting, check_loop_opens, hang_up, open_socket, peer_pid
 from .outcomes import pass_on, settle
 
@@ -54,7 +61,7 @@ class Monitor:
     Raises:
         MonitorConnectError: nothing answers there, or something that is not QMP.
         MonitorBusyError: it accepts the connection but says nothing: another client holds it.
-        ResourceError: no thread can be started for it, or no descriptor is left.
+        ResourceError: no thread can be started for it, or no descriptor or no memory is left.
         Aborted, TimeLimitError: ``cancel`` was used meanwhile.
     """
 
@@ -244,6 +251,11 @@ class Monitor:
                 f"QEMU at {self.address} greets but does not answer: it is very busy, or hangs; try again later",
                 address=self.address,
             ) from None
+        except MemoryError as error:
+            raise ResourceError(
+                f"there is not enough memory to talk to QEMU at {self.address}: raise the limit (ulimit -v, or the control"
+                " group's)"
+            ) from error
         except Exception as error:
             cause = error.__cause__ or error
             raise MonitorConnectError(
@@ -263,12 +275,12 @@ class Monitor:
 
     def _serve(self, connected: Future[None]) -> None:
         """The thread: one session, and whatever happens nobody waits after it."""
-        import asyncio
-
         try:
+            import asyncio
+
             with asyncio.Runner() as runner:  # cancels what is left of the session's tasks
                 runner.run(self._session(connected))
-        except BaseException as error:  # qemu.qmp cannot be imported, say
+        except BaseException as error:  # asyncio or qemu.qmp cannot be imported, say
             settle(connected, error=error)
         finally:
             self._socket.close()

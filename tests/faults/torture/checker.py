@@ -34,7 +34,7 @@ def check_end(scene: Scene, result: Result) -> None:
     """The exit status, the error, and what is left of processes, threads and descriptors."""
     status, ending = result.status, scene.ending
     by_signal = 128 - status if status < 0 else status
-    known = status in documented() or by_signal - 128 in (1, 2, 9, 15)
+    known = status in documented() or by_signal - 128 in (1, 2, 6, 9, 15)
     scene.expect(known, f"the status {status} is not documented")
     scene.expect(status != INTERNAL_ERROR, "an internal error")
     where = scene.here or "nowhere"

@@ -74,7 +74,8 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ANY: Final = (*since("connected"), SOME_TIME, SOME_TIME, SOME_TIME)
 GUARDED: Final = since("settings changed")
 READING: Final = since("opened", restores=True)
-NO_MEMORY: Final = ends(0, 20, 31, 36, 38, 42, 50, says="(?i)memory|start|broke|buffer")
+NO_MEMORY: Final = ends(0, 20, 31, 36, 38, 42, 50, -signal.SIGABRT, says="(?i)memory|start|broke|buffer")
+"""SIGABRT: the library of lz4 and snappy gives up then."""
 NO_DESCRIPTOR: Final = ends(0, 30, 31, 36, 37, 38, 41, 42, 50, says="open files|descriptor|cannot start|did not start")
 NO_THREAD: Final = ends(0, 50, says="can(no|')t start")
 
