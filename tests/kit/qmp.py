@@ -18,13 +18,17 @@ class Qmp:
 
     def __init__(self, path: Path, timeout_s: float = 10.0) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(timeout_s)
-        self._socket.connect(str(path))
         self._file = self._socket.makefile("r", encoding="utf-8")
-        self.greeting = json.loads(self._file.readline())
         self.events: list[dict[str, Any]] = []
         """What came between the answers so far."""
-        self.execute("qmp_capabilities")
+        try:
+            self._socket.settimeout(timeout_s)
+            self._socket.connect(str(path))
+            self.greeting = json.loads(self._file.readline())
+            self.execute("qmp_capabilities")
+        except BaseException:  # QEMU may end at any moment
+            self.close()
+            raise
 
     def execute(self, command: str, **arguments: object) -> Any:
         """The answer to ``command``; ``_`` in the names of arguments stands for ``-``."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qemu.qmp import QMPClient, Runstate, StateError
 
 from streamsave.errors import (
     Aborted,
@@ -293,6 +294,21 @@ def test_the_connection_breaks_during_a_command(capfd: pytest.CaptureFixture[str
         with pytest.raises(MonitorLostError):
             monitor.fileno()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [StateError("disconnecting", Runstate.DISCONNECTING, Runstate.RUNNING), BrokenPipeError()])
+def test_the_connection_breaks_before_a_descriptor_is_passed(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(talk: Talk) -> None:
+        talk.greet()
+        talk.hold()
+
+    def broken(*_: object) -> None:
+        raise error
+
+    with FakeQmp(script) as address, Monitor(address) as monitor, open(os.devnull) as file:
+        monkeypatch.setattr(QMPClient, "send_fd_scm", broken)
+        with pytest.raises(MonitorLostError, match="broke before or during getfd"):
+            monitor.send_fd(file.fileno(), "fd")
 
 
 def test_no_memory_for_what_qemu_says(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

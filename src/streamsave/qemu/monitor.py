@@ -25,14 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from .. import resources
 from ..cancel import Cancellation
-from ..errors import (
-    CommandError,
-    MonitorBusyError,
-    MonitorConnectError,
-    MonitorError,
-    MonitorLostError,
-    ResourceError,
-)
+from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError, ResourceError
 from .connect import await_greeting, check_loop_opens, hang_up, open_socket, peer_pid
 from .outcomes import pass_on, settle
 
@@ -359,10 +352,12 @@ class Monitor:
             raise self._lost(command) from error
 
     async def _send_fd(self, fd: int, name: str) -> object:
-        from qemu.qmp import QMPError
+        from qemu.qmp import QMPError, StateError
 
         try:
             self._client.send_fd_scm(fd)
+        except (StateError, ConnectionError) as error:  # QEMU ended just now
+            raise self._lost("getfd") from error
         except (QMPError, OSError) as error:
             raise MonitorError(
                 f"descriptor {fd} cannot be passed to QEMU at {self.address}: {error}; try the other transport, unix",
