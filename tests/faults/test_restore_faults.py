@@ -36,8 +36,8 @@ from streamsave.operations.restore import restore
 from streamsave.operations.save import save
 from streamsave.options import GuestState, RestoreOptions, SaveOptions
 from streamsave.pipeline.decompress import Decompression
+from streamsave.qemu.conversation import Conversation
 from streamsave.qemu.migration import MigrationSettings
-from streamsave.qemu.monitor import Monitor
 from streamsave.qemu.process import QemuProcess
 from streamsave.types import Buffer, Progress
 from streamsave.units import MiB
@@ -252,15 +252,15 @@ def test_cancelled_too_late(at: str, loaded: Callable[..., RestoreReport], monke
     """While QEMU answers the command; ``migrate-set-parameters`` is sent twice, and puts back the second time."""
     cancel = Cancellation()
     sent: list[str] = []
-    execute = Monitor._execute
+    execute = Conversation.execute
 
-    async def cancel_and_execute(monitor: Monitor, name: str, arguments: dict[str, object] | None) -> object:
+    async def cancel_and_execute(talk: Conversation, name: str, arguments: dict[str, object] | None) -> object:
         if name == at and (at == "cont" or "cont" in sent):
             cancel.cancel("too late")
         sent.append(name)
-        return await execute(monitor, name, arguments)
+        return await execute(talk, name, arguments)
 
-    monkeypatch.setattr(Monitor, "_execute", cancel_and_execute)
+    monkeypatch.setattr(Conversation, "execute", cancel_and_execute)
     assert loaded(cancel=cancel).running
     with pytest.raises(Aborted, match="too late"):
         cancel.check()

@@ -17,6 +17,7 @@ from streamsave.operations.commit import Commit
 from streamsave.operations.image import read_info
 from streamsave.operations.save import save
 from streamsave.options import SaveOptions
+from streamsave.qemu.conversation import Conversation
 from streamsave.qemu.migration import MigrationSettings
 from streamsave.qemu.monitor import Monitor
 
@@ -71,16 +72,16 @@ def test_the_guardian_hears_of_everything_before_it_is_so(
 def test_cancelled_while_the_guest_is_given_back(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk failed, and somebody has had enough just when the guest is told to go on: it does, and the disk is why."""
     cancel = Cancellation()
-    execute = Monitor._execute
+    execute = Conversation.execute
     sent: list[str] = []
 
-    async def cancel_and_execute(monitor: Monitor, name: str, arguments: dict[str, object] | None) -> object:
+    async def cancel_and_execute(talk: Conversation, name: str, arguments: dict[str, object] | None) -> object:
         if name == "cont":
             cancel.cancel("enough")
         sent.append(name)
-        return await execute(monitor, name, arguments)
+        return await execute(talk, name, arguments)
 
-    monkeypatch.setattr(Monitor, "_execute", cancel_and_execute)
+    monkeypatch.setattr(Conversation, "execute", cancel_and_execute)
     monkeypatch.setattr(os, "fsync", failing(os.fsync, COMMIT))
     monkeypatch.setattr(Guardian, "hand_over", None)
     fails(DestinationError, cancel=cancel)

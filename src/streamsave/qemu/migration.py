@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import GuestError, IncomingError, MigrationError, MonitorLostError
-from .monitor import Event, Monitor
+from .conversation import Event
+from .monitor import Monitor
 from .recovery import ACTIVE
 from .settings import MigrationSettings
 from .transport import start_incoming, start_outgoing

@@ -1,47 +1,35 @@
 """The monitor: a QMP connection with a synchronous face that any thread may use.
 
-qemu.qmp speaks the protocol in an event loop, the loop runs in a thread of its own, and nothing of either shows: callers may
-have an event loop of their own, or none. Every call waits on a future that one of four settles: the answer, the end of the
-connection, ``interrupt()``, or the call's own time limit. The thread ends with the connection or with ``close()``, and with
-it every task, future and descriptor.
-
-asyncio costs 70 to 100 ms to import, so it is imported when the first monitor is opened.
+The protocol is spoken in an event loop (``conversation``), the loop runs in a thread of its own, and nothing of either
+shows: callers may have an event loop of their own, or none. Every call waits on a future that one of four settles: the
+answer, the end of the connection, ``interrupt()``, or the call's own time limit. The thread ends with the connection or with
+``close()``, and with it every task, future and descriptor.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 from .. import resources
 from ..cancel import Cancellation
-from ..errors import CommandError, MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError, ResourceError
+from ..errors import MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError, ResourceError
 from .connect import await_greeting, check_loop_opens, hang_up, open_socket, peer_pid
+from .conversation import Conversation, Event, logger
 from .outcomes import pass_on, settle
 
 if TYPE_CHECKING:
     import asyncio
 
-    from qemu.qmp import QMPClient
-
-Event: TypeAlias = Mapping[str, Any]
-"""A QMP event: ``event``, ``timestamp`` and, for most, ``data``."""
-
-_logger = logging.getLogger("streamsave.qmp")
-KEPT_EVENTS = 256
-"""Events kept for ``wait_event``; older ones that nobody waited for are dropped."""
 LEAST_NEGOTIATION_S = 1.0
-DISCONNECT_S = 1.0
 
 
 class Monitor:
@@ -67,14 +55,12 @@ class Monitor:
         self._lock = threading.Lock()
         self._fd_lock = threading.Lock()
         self._waiting: dict[Future[Any], str] = {}
-        self._events: deque[Event] = deque(maxlen=KEPT_EVENTS)
         self._over = False
         self._closed = False
         self._protected = 0
         self._minders: list[Callable[[MonitorLostError], object]] = []
-        self._client: QMPClient  # these belong to the loop
+        self._conversation: Conversation  # these belong to the loop
         self._loop: asyncio.AbstractEventLoop
-        self._news: asyncio.Event
         self._session_task: asyncio.Task[Any] | None = None
         self._socket = address if isinstance(address, socket.socket) else open_socket(self.address, deadline, cancel)
         try:
@@ -130,11 +116,11 @@ class Monitor:
         began = time.monotonic()
         answered = False
         try:
-            answer = self._wait(command, lambda: self._execute(command, given), timeout_s)
+            answer = self._wait(command, lambda: self._conversation.execute(command, given), timeout_s)
             answered = True
         finally:
             fields = {"monitor": self.address, "command": command, "answered": answered}
-            _logger.debug("%s: %s", self.address, command, extra=fields | {"seconds": time.monotonic() - began})
+            logger.debug("%s: %s", self.address, command, extra=fields | {"seconds": time.monotonic() - began})
         return answer
 
     def send_fd(self, fd: int, name: str) -> None:
@@ -144,7 +130,7 @@ class Monitor:
             As ``execute``; also MonitorError where the connection cannot carry descriptors.
         """
         with self._fd_lock:  # QEMU drops a descriptor that it has not yet named when the next one arrives
-            self._wait("getfd", lambda: self._send_fd(fd, name), None)
+            self._wait("getfd", lambda: self._conversation.send_fd(fd, name), None)
 
     def wait_event(self, ready: Callable[[Event], bool], *, timeout_s: float | None = None) -> Event | None:
         """Take the oldest event for which ``ready`` is true, arrived already or yet to come; None after ``timeout_s``.
@@ -156,7 +142,7 @@ class Monitor:
             Whatever ``interrupt()`` was given, and what ``ready`` raises.
         """
         try:
-            event: Event = self._wait("an event", lambda: self._next_event(ready), timeout_s)
+            event: Event = self._wait("an event", lambda: self._conversation.next_event(ready), timeout_s)
         except _TimedOut:
             return None
         return event
@@ -290,35 +276,23 @@ class Monitor:
         """Connect, and stay as long as the connection does; ``close()`` cancels it."""
         import asyncio
 
-        from qemu.qmp import QMPClient, Runstate
-
-        client = self._client = QMPClient("streamsave")
-        client.logger.disabled = True  # it reports every broken connection on stderr; here that is an exception
-        client.events.event_filter = self._keep
-        self._news = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_log_quietly)
+        conversation = self._conversation = Conversation(self.address, self._lost)
         with self._lock:
             self._session_task = asyncio.current_task()
-            self._loop = loop
+            self._loop = asyncio.get_running_loop()
             if self._closed:
                 return
         try:
-            await client.connect(self._socket)
+            await conversation.begin(self._socket)
             settle(connected)
-            while client.runstate is Runstate.RUNNING:
-                await client.runstate_changed()
+            await conversation.ended()
         except asyncio.CancelledError:
             pass
         except Exception as error:
             settle(connected, error=error)
         with self._lock:
             self._over = True  # from here on the loop takes no more calls
-        try:
-            async with asyncio.timeout(DISCONNECT_S):
-                await client.disconnect()
-        except (Exception, asyncio.CancelledError):
-            pass  # what ended the connection, once more; also AssertionError, from a client that never got to connect
+        await conversation.hang_up()
 
     def _spawn(self, outcome: Future[Any], start: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Start a call's coroutine, unless the caller left already."""
@@ -335,53 +309,6 @@ class Monitor:
         except RuntimeError:
             pass  # the loop is closed, and the task with it
 
-    async def _execute(self, command: str, arguments: dict[str, object] | None) -> object:
-        from qemu.qmp import ExecuteError, QMPError
-
-        try:
-            return await self._client.execute(command, arguments)
-        except ExecuteError as error:
-            raise CommandError(
-                f"QEMU at {self.address} refused {command}: {error}",
-                address=self.address,
-                command=command,
-                error_class=error.error_class,
-                description=str(error),
-            ) from error
-        except (QMPError, OSError, EOFError) as error:
-            raise self._lost(command) from error
-
-    async def _send_fd(self, fd: int, name: str) -> object:
-        from qemu.qmp import QMPError, StateError
-
-        try:
-            self._client.send_fd_scm(fd)
-        except (StateError, ConnectionError) as error:  # QEMU ended just now
-            raise self._lost("getfd") from error
-        except (QMPError, OSError) as error:
-            raise MonitorError(
-                f"descriptor {fd} cannot be passed to QEMU at {self.address}: {error}; try the other transport, unix",
-                address=self.address,
-            ) from error
-        return await self._execute("getfd", {"fdname": name})
-
-    async def _next_event(self, ready: Callable[[Event], bool]) -> Event:
-        while True:
-            for event in self._events:
-                if ready(event):
-                    self._events.remove(event)
-                    return event
-            await self._news.wait()
-
-    def _keep(self, event: Mapping[str, object]) -> bool:
-        """Called by the client with each event: keep it here and let the client forget it."""
-        import asyncio
-
-        self._events.append(dict(event))
-        self._news.set()
-        self._news = asyncio.Event()
-        return False
-
 
 class _TimedOut(MonitorError):
     """No answer in time: MonitorError for everybody else."""
@@ -394,8 +321,3 @@ def _name_of(sock: socket.socket) -> str:
     except OSError:
         name = ""
     return name if isinstance(name, str) and name else f"on descriptor {sock.fileno()}"
-
-
-def _log_quietly(_loop: object, context: Mapping[str, Any]) -> None:
-    """What asyncio would print to stderr, with a traceback; what comes of it is an exception for those who wait."""
-    _logger.debug("%s: %r", context.get("message"), context.get("exception"))
