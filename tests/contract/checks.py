@@ -1,7 +1,7 @@
 """What every codec must do, one function per promise: each takes a codec and fails if the promise does not hold.
 
 ``test_codec.py`` runs them over every registered codec, so a codec of another package is checked by installing that package
-and running ``pytest tests/contract``.
+and running ``pytest tests/contract``. Some promises are only for codecs that say so of themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 from random import Random
-from typing import Final
+from typing import Final, TypeAlias
 
 import pytest
 
@@ -30,12 +30,38 @@ from streamsave.units import KiB, MiB
 from ..kit.missing import require_tools
 from .samples import CONTENTS, mixed, noise, text, zeros
 
-CHECKS: Final[list[Callable[[Codec], None]]] = []
+Check: TypeAlias = Callable[[Codec], None]
+_CHECKS: Final[list[tuple[Check, Callable[[Codec], bool]]]] = []
 
 
-def check(function: Callable[[Codec], None]) -> Callable[[Codec], None]:
-    CHECKS.append(function)
-    return function
+def checks_for(codec: Codec) -> list[Check]:
+    """The promises that ``codec`` makes."""
+    return [function for function, applies in _CHECKS if applies(codec)]
+
+
+def check(function: Check) -> Check:
+    """A promise of every codec."""
+    return check_of(lambda _: True)(function)
+
+
+def check_of(applies: Callable[[Codec], bool]) -> Callable[[Check], Check]:
+    """A promise of the codecs to which it ``applies``."""
+
+    def add(function: Check) -> Check:
+        _CHECKS.append((function, applies))
+        return function
+
+    return add
+
+
+def shows_damage(codec: Codec) -> bool:
+    """Whether it carries something by which damage, and an end, can be seen."""
+    return codec.detects_damage
+
+
+def has_tool(codec: Codec) -> bool:
+    """Whether there is a stock tool for its format."""
+    return bool(codec.tool)
 
 
 # -- the tools of the checks ------------------------------------------------------------------------------------------
@@ -107,14 +133,7 @@ def some_levels(codec: Codec) -> list[int]:
     return sorted({codec.levels[0], codec.default_level, codec.levels[-1]}) if codec.levels else [codec.default_level]
 
 
-def skip_unless_damage_shows(codec: Codec) -> None:
-    if not codec.detects_damage:
-        pytest.skip(f"{codec.name} carries nothing that damage could be seen by")
-
-
 def run_tool(codec: Codec, arguments: tuple[str, ...], data: bytes) -> bytes:
-    if not codec.tool:
-        pytest.skip(f"{codec.name} has no stock tool")
     require_tools(codec.tool[0])
     return subprocess.run([codec.tool[0], *arguments], input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
 
@@ -269,9 +288,8 @@ def finds_frames_byte_by_byte(codec: Codec) -> None:
     assert b"".join(out) == b"".join(chunks)
 
 
-@check
+@check_of(shows_damage)
 def splits_no_garbage(codec: Codec) -> None:
-    skip_unless_damage_shows(codec)
     for data in (b"\xff" * 64, noise(64), zeros(64), text(64)):
         with pytest.raises(NotFramed):
             codec.splitter().frame_size(memoryview(data), final=False)
@@ -322,10 +340,9 @@ def carries_any_data(codec: Codec) -> None:
     assert len(codec.carry(noise(300_000), table)) < 1_000_000
 
 
-@check
+@check_of(shows_damage)
 def carries_what_readers_skip(codec: Codec) -> None:
     """The sequential reader decodes a payload with a carrier behind it to the same stream."""
-    skip_unless_damage_shows(codec)  # such a reader has no way to tell
     chunk = text(5000)
     table = frames_of(codec, encode(codec, chunk), stream_size=len(chunk))
     for size in CARRIED_SIZES:
@@ -334,13 +351,12 @@ def carries_what_readers_skip(codec: Codec) -> None:
             assert read_all(codec, payload, step=step) == chunk, (size, step)
 
 
-@check
+@check_of(shows_damage)
 def goes_on_at_a_carrier(codec: Codec) -> None:
     """Where a splitter has found all frames and stops at a carrier, the sequential reader takes over, and finds the end.
 
     Not where a carrier is the data as they are: there the last frame is the sequential reader's too.
     """
-    skip_unless_damage_shows(codec)
     table = frames_of(codec, encode(codec, b"x"), stream_size=1)
     for data in map(noise, CARRIED_SIZES[1:]):
         carrier = codec.carry(data, table)
@@ -348,7 +364,7 @@ def goes_on_at_a_carrier(codec: Codec) -> None:
             assert read_all(codec, codec.epilogue + carrier) == b"", len(data)
 
 
-@check
+@check_of(has_tool)
 def carries_what_the_stock_tool_skips(codec: Codec) -> None:
     chunks = [mixed(codec.chunk_size), noise(3000)]
     frames = [encode(codec, chunk) for chunk in chunks]
@@ -379,9 +395,9 @@ def covers_what_is_left_of_a_device(codec: Codec) -> None:
     payload = payload_of(codec, chunk) + codec.carry(noise(3000), table)
     for size in (more + -len(payload) % 512 for more in COVERED_SIZES):
         device = payload + covered(codec, size)
-        if codec.tool:
+        if has_tool(codec):
             assert run_tool(codec, codec.tool_decode[1:], device) == chunk, size
-        if codec.detects_damage:
+        if shows_damage(codec):
             assert read_all(codec, device, step=64 * KiB) == chunk, size
 
 
@@ -431,9 +447,8 @@ def refuses_a_chunk_larger_than_its_room(codec: Codec) -> None:
                     decode(codec, frame, room)
 
 
-@check
+@check_of(shows_damage)
 def refuses_a_cut_or_extended_frame(codec: Codec) -> None:
-    skip_unless_damage_shows(codec)
     for data in (b"", b"x", text(3000), noise(300)):
         frame = encode(codec, data)
         for size in range(len(frame)):
@@ -448,10 +463,9 @@ def refuses_a_cut_or_extended_frame(codec: Codec) -> None:
             decode(codec, frame[:size], codec.chunk_size)
 
 
-@check
+@check_of(shows_damage)
 def detects_every_flipped_bit(codec: Codec) -> None:
     """A frame with a flipped bit is refused, or the bit means nothing and the chunk is the same."""
-    skip_unless_damage_shows(codec)
     random = Random(2)
     decoder = codec.decoder()
     for data in (b"", b"x", mixed(2000) + noise(100), mixed(300 * KiB), zeros(codec.chunk_size)):
@@ -493,10 +507,9 @@ def reads_large_chunks_sequentially(codec: Codec) -> None:
     assert read_all(codec, payload, room=codec.chunk_size) == data
 
 
-@check
+@check_of(shows_damage)
 def sees_every_cut(codec: Codec) -> None:
     """Cut anywhere, a payload ends with ``TruncatedError``; between frames it is a shorter payload."""
-    skip_unless_damage_shows(codec)
     chunks = [text(2000), noise(300), zeros(5000)]
     payload = payload_of(codec, *chunks)
     whole = {len(payload_of(codec, *chunks[:count])): b"".join(chunks[:count]) for count in range(1, len(chunks) + 1)}
@@ -511,10 +524,9 @@ def sees_every_cut(codec: Codec) -> None:
     assert len(payload) in seen
 
 
-@check
+@check_of(shows_damage)
 def sees_damage_sequentially(codec: Codec) -> None:
     """A flipped bit ends sequential reading with an error, or means nothing: never in other data, never in a hang."""
-    skip_unless_damage_shows(codec)
     chunks = [text(500), noise(100), zeros(5000)]
     payload, data = bytearray(payload_of(codec, *chunks)), b"".join(chunks)
     refused = 0
@@ -529,9 +541,8 @@ def sees_damage_sequentially(codec: Codec) -> None:
     assert refused > 8 * len(payload)
 
 
-@check
+@check_of(shows_damage)
 def reads_no_garbage(codec: Codec) -> None:
-    skip_unless_damage_shows(codec)
     for data in (b"\xff", b"\xff" * 64, noise(5000), text(5000)):
         with pytest.raises(DecodeError):
             read_all(codec, data)
@@ -620,7 +631,7 @@ def lets_others_run(call: Callable[[], object], limit_s: float = 10) -> bool:
 # -- the stock tool ---------------------------------------------------------------------------------------------------
 
 
-@check
+@check_of(has_tool)
 def the_stock_tool_decodes_ours(codec: Codec) -> None:
     chunks = [mixed(codec.chunk_size), b"", noise(3000), b"x", zeros(codec.chunk_size)]
     assert run_tool(codec, codec.tool_decode[1:], payload_of(codec, *chunks)) == b"".join(chunks)
@@ -637,10 +648,11 @@ def frames_of_several_levels_make_one_payload(codec: Codec) -> None:
     frames = [encode(codec, mixed(codec.chunk_size), level) for level in levels]
     payload = b"".join([codec.prologue, *frames, codec.epilogue])
     assert read_all(codec, payload, room=codec.chunk_size) == mixed(codec.chunk_size) * len(levels)
-    assert run_tool(codec, codec.tool_decode[1:], payload) == mixed(codec.chunk_size) * len(levels)
+    if has_tool(codec):
+        assert run_tool(codec, codec.tool_decode[1:], payload) == mixed(codec.chunk_size) * len(levels)
 
 
-@check
+@check_of(has_tool)
 def decodes_the_stock_tools(codec: Codec) -> None:
     """What the tool writes at any level: by sequential reading, and, should the splitter take it, frame by frame."""
     data = mixed(codec.chunk_size + 200 * KiB)
