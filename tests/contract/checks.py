@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import mmap
-import subprocess
 import sys
 import threading
 import time
@@ -27,7 +26,7 @@ from streamsave.format.header import unused_field
 from streamsave.types import Buffer
 from streamsave.units import KiB, MiB
 
-from ..kit.missing import require_tools
+from ..kit.tools import pipe_through
 from .samples import CONTENTS, mixed, noise, text, zeros
 
 Check: TypeAlias = Callable[[Codec], None]
@@ -131,11 +130,6 @@ def read_all(codec: Codec, payload: bytes, *, step: int = 64 * KiB, room: int = 
 
 def some_levels(codec: Codec) -> list[int]:
     return sorted({codec.levels[0], codec.default_level, codec.levels[-1]}) if codec.levels else [codec.default_level]
-
-
-def run_tool(codec: Codec, arguments: tuple[str, ...], data: bytes) -> bytes:
-    require_tools(codec.tool[0])
-    return subprocess.run([codec.tool[0], *arguments], input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
 
 
 # -- what it says of itself -------------------------------------------------------------------------------------------
@@ -371,7 +365,7 @@ def carries_what_the_stock_tool_skips(codec: Codec) -> None:
     table = frames_of(codec, *frames, stream_size=codec.chunk_size + 3000)
     for size in CARRIED_SIZES:
         payload = b"".join([codec.prologue, *frames, codec.epilogue, codec.carry(noise(size), table)])
-        assert run_tool(codec, codec.tool_decode[1:], payload) == b"".join(chunks), size
+        assert pipe_through(codec.tool_decode, payload) == b"".join(chunks), size
 
 
 COVERED_SIZES: Final = (0, 512, 4096, 3 * MiB)
@@ -396,7 +390,7 @@ def covers_what_is_left_of_a_device(codec: Codec) -> None:
     for size in (more + -len(payload) % 512 for more in COVERED_SIZES):
         device = payload + covered(codec, size)
         if has_tool(codec):
-            assert run_tool(codec, codec.tool_decode[1:], device) == chunk, size
+            assert pipe_through(codec.tool_decode, device) == chunk, size
         if shows_damage(codec):
             assert read_all(codec, device, step=64 * KiB) == chunk, size
 
@@ -634,11 +628,11 @@ def lets_others_run(call: Callable[[], object], limit_s: float = 10) -> bool:
 @check_of(has_tool)
 def the_stock_tool_decodes_ours(codec: Codec) -> None:
     chunks = [mixed(codec.chunk_size), b"", noise(3000), b"x", zeros(codec.chunk_size)]
-    assert run_tool(codec, codec.tool_decode[1:], payload_of(codec, *chunks)) == b"".join(chunks)
+    assert pipe_through(codec.tool_decode, payload_of(codec, *chunks)) == b"".join(chunks)
     for level in codec.levels:
         data = mixed(200 * KiB)
         frame = encode(codec, data, level)
-        assert run_tool(codec, codec.tool_decode[1:], codec.prologue + frame + frame + codec.epilogue) == data + data, level
+        assert pipe_through(codec.tool_decode, codec.prologue + frame + frame + codec.epilogue) == data + data, level
 
 
 @check
@@ -649,17 +643,17 @@ def frames_of_several_levels_make_one_payload(codec: Codec) -> None:
     payload = b"".join([codec.prologue, *frames, codec.epilogue])
     assert read_all(codec, payload, room=codec.chunk_size) == mixed(codec.chunk_size) * len(levels)
     if has_tool(codec):
-        assert run_tool(codec, codec.tool_decode[1:], payload) == mixed(codec.chunk_size) * len(levels)
+        assert pipe_through(codec.tool_decode, payload) == mixed(codec.chunk_size) * len(levels)
 
 
 @check_of(has_tool)
 def decodes_the_stock_tools(codec: Codec) -> None:
     """What the tool writes at any level: by sequential reading, and, should the splitter take it, frame by frame."""
     data = mixed(codec.chunk_size + 200 * KiB)
-    assert run_tool(codec, codec.tool[1:], data)[: len(codec.magic)] == codec.magic != b""
+    assert pipe_through(codec.tool, data)[: len(codec.magic)] == codec.magic != b""
     for level in codec.levels:
         command = codec.tool_command(level)
-        payload = run_tool(codec, command[1:], data)
+        payload = pipe_through(command, data)
         assert read_all(codec, payload, room=codec.chunk_size) == data, level
         try:
             sizes = list(frame_sizes(codec, payload, codec.probe_size))

@@ -11,7 +11,8 @@ from streamsave.codecs.base import Codec
 from streamsave.codecs.registry import codecs
 from streamsave.format.frames import FrameTable
 
-from .checks import Check, checks_for, decode, has_tool, lets_others_run, read_all, run_tool
+from ..kit.tools import pipe_through
+from .checks import Check, checks_for, decode, has_tool, lets_others_run, read_all
 from .golden import FRAMES, frame_path, golden_chunk, golden_levels, ours
 
 PROMISES = [
@@ -41,7 +42,7 @@ def test_golden_frames_decode(codec: Codec) -> None:
 def test_stock_tool_decodes_golden_frames(codec: Codec) -> None:
     for level in golden_levels(codec):
         frame = frame_path(codec, level).read_bytes()
-        assert run_tool(codec, codec.tool_decode[1:], codec.prologue + frame + codec.epilogue) == golden_chunk()
+        assert pipe_through(codec.tool_decode, codec.prologue + frame + codec.epilogue) == golden_chunk()
 
 
 def test_every_golden_frame_has_its_codec() -> None:

@@ -61,7 +61,9 @@ def test_zeros_may_follow_gzip_members(count: int) -> None:
     assert read_all(GZIP, bytes(count)) == b"", "a reader that goes on behind the frames"
 
 
-@pytest.mark.parametrize("tail", [GARBAGE, b"x", b"\0\0x", bytes(100_000) + b"\x1f\x8b", bytes(9) + gzip.compress(b"more")])
+@pytest.mark.parametrize(
+    "tail", [GARBAGE, b"x", b"\0\0x", bytes(100_000) + b"\x1f\x8b", bytes(9) + gzip.compress(b"more", mtime=0)]
+)
 def test_nothing_else_may_follow_gzip_members(tail: bytes) -> None:
     with pytest.raises(DecodeError, match="member"):
         read_all(GZIP, gzip.compress(DATA) + tail)

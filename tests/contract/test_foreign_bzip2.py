@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import random
-import subprocess
 
 import pytest
 
@@ -14,7 +13,7 @@ from streamsave.codecs.registry import find_codec
 from streamsave.errors import CorruptImageError, ImageError, TruncatedImageError
 from streamsave.units import KiB, MiB
 
-from ..kit.missing import require_tools
+from ..kit.tools import pipe_through
 from .bzip2_craft import BLOCK, DIGITS, END, Block, block, stream
 from .checks import payload_of, pieces, read_all
 from .engine import restore
@@ -53,9 +52,8 @@ def test_the_blocks_of_one_stream_are_frames(level: int) -> None:
 
 @pytest.mark.parametrize("command", ["bzip2 -c", "bzip2 -1 -c", "lbzip2 -c", "lbzip2 -1 -c", "pbzip2 -c", "pbzip2 -b30 -c"])
 def test_what_tools_write_is_decoded_by_all_threads(command: str) -> None:
-    require_tools(command.split()[0])
     data = mixed(3 * MiB) + noise(2 * MiB) + text(2 * MiB)
-    payload = subprocess.run(command.split(), input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+    payload = pipe_through(command, data)
     restored, stats = restore(BZIP2, payload)
     assert restored == data
     assert stats.parallel

@@ -17,6 +17,7 @@ from streamsave.errors import CorruptImageError, ImageError, TruncatedImageError
 from streamsave.units import KiB, MiB
 
 from ..kit.missing import require_tools
+from ..kit.tools import pipe_through
 from .checks import decode, encode, frame_sizes, payload_of, read_all
 from .engine import restore
 from .hostile import peak_growth, refuses
@@ -27,8 +28,7 @@ DATA = mixed(300 * KiB)
 
 
 def tool(*options: str, data: bytes) -> bytes:
-    require_tools("lz4")
-    return subprocess.run(["lz4", "-c", *options], input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+    return pipe_through(["lz4", "-c", *options], data)
 
 
 def skippable(content: bytes, kind: int = 3) -> bytes:
@@ -198,7 +198,7 @@ def test_independent_blocks_are_decoded_by_all_threads(size: str, options: list[
     assert stats.frame_count == -(-len(LARGE) // (4 * MiB))
 
 
-def test_blocks_that_refer_back_are_decoded_by_one(tmp_path: Path) -> None:
+def test_blocks_that_refer_back_are_decoded_by_one() -> None:
     data, stats = restore(LZ4, tool("-BD", "-B4", data=LARGE))
     assert data == LARGE
     assert not stats.parallel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import lzma
 import struct
-import subprocess
 from pathlib import Path
 from random import Random
 from zlib import crc32
@@ -16,7 +15,7 @@ from streamsave.codecs.registry import find_codec
 from streamsave.codecs.xz import _head, _sizes, _tail
 from streamsave.units import KiB, MiB
 
-from ..kit.missing import require_tools
+from ..kit.tools import pipe_through
 from .checks import decode, encode, frame_sizes, payload_of, read_all
 from .hostile import peak_growth, refuses
 from .samples import mixed, noise, text, zeros
@@ -27,8 +26,7 @@ HEAD = 32
 
 
 def tool(*options: str, data: bytes) -> bytes:
-    require_tools("xz")
-    return subprocess.run(["xz", *options], input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+    return pipe_through(["xz", *options], data)
 
 
 def with_block_header(frame: bytes, block: bytes) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-import subprocess
 from random import Random
 
 import pytest
@@ -16,17 +15,12 @@ from streamsave.codecs.zstd_structure import SIZE_PREFIX
 from streamsave.errors import CorruptImageError, ImageError, TruncatedImageError
 from streamsave.units import GiB, KiB, MiB
 
-from ..kit.missing import require_tools
+from ..kit.tools import pipe_through
 from .checks import payload_of, read_all
 from .engine import restore
 from .samples import mixed, noise, text, zeros
 
 ZSTD = find_codec("zstd")
-
-
-def run(command: str, data: bytes) -> bytes:
-    require_tools(command.split()[0])
-    return subprocess.run(command.split(), input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
 
 
 def frame(data: bytes, *, sized: bool = False, checksum: bool = True) -> bytes:
@@ -67,7 +61,7 @@ def test_an_unsized_frame_larger_than_its_room() -> None:
 
 def test_what_pzstd_writes_is_decoded_by_all_threads() -> None:
     data = noise(10 * MiB) + mixed(20 * MiB)
-    restored, stats = restore(ZSTD, run("pzstd -c -p 2", data))
+    restored, stats = restore(ZSTD, pipe_through("pzstd -c -p 2", data))
     assert restored == data
     assert stats.parallel
     assert stats.frame_count == 4, "its frames are of 8 MiB"
@@ -76,7 +70,7 @@ def test_what_pzstd_writes_is_decoded_by_all_threads() -> None:
 @pytest.mark.parametrize("command", ["zstd -c", "zstd -1 -c", "zstd -c -T2", "zstd -c --long=27", "zstd -19 -c"])
 def test_one_frame_is_decoded_by_the_reader(command: str) -> None:
     data = mixed(18 * MiB) + noise(MiB)
-    restored, stats = restore(ZSTD, run(command, data))
+    restored, stats = restore(ZSTD, pipe_through(command, data))
     assert restored == data
     assert not stats.parallel
 
@@ -128,7 +122,7 @@ def test_every_window_is_what_the_tool_says() -> None:
 
 
 def test_what_long_mode_wrote_is_refused_until_it_is_allowed() -> None:
-    payload = run("zstd -c --long=30", mixed(3 * MiB))
+    payload = pipe_through("zstd -c --long=30", mixed(3 * MiB))
     with pytest.raises(CorruptImageError, match="--max-window"):
         restore(ZSTD, payload)
     assert restore(ZSTD.allowing(1 * GiB), payload)[0] == mixed(3 * MiB)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from streamsave.format.metadata import encode_metadata
 from streamsave.operations.image import read_info
 
 from ..kit.images import METADATA, made_up_stream, restored, save_bytes
-from ..kit.missing import require_tools
+from ..kit.tools import pipe_through
 
 GOLDEN: Final = Path(__file__).parents[1] / "data" / "golden"
 PIECE_COUNT: Final = 5
@@ -109,21 +108,16 @@ def _head(name: str) -> bytes:
 def _foreign(stream: bytes) -> Iterator[tuple[str, str, bytes, list[tuple[int, int]]]]:
     """What the sample is called, its format, the payload, and the frames in that as far as they are known."""
     for command, name, find in WHOLE:
-        payload = _run(command, stream)
+        payload = pipe_through(command, stream)
         yield command, name, payload, find(payload)
     size = len(stream) // PIECE_COUNT + 1
     for name in ("gzip", "bzip2", "xz", "zstd"):
-        pieces = [_run(f"{name} -c", stream[start : start + size]) for start in range(0, len(stream), size)]
+        pieces = [pipe_through(f"{name} -c", stream[start : start + size]) for start in range(0, len(stream), size)]
         frames, at = [], 0
         for piece in pieces:
             frames.append((at, len(piece)))
             at += len(piece)
         yield f"{name} -c, concatenated", name, b"".join(pieces), frames
-
-
-def _run(command: str, data: bytes) -> bytes:
-    require_tools(command.split()[0])
-    return subprocess.run(command.split(), input=data, stdout=subprocess.PIPE, check=True, timeout=60).stdout
 
 
 def _none(_payload: bytes) -> list[tuple[int, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from streamsave.operations.verify import verify
 from streamsave.units import GiB, KiB, MiB
 
 from ..kit.images import METADATA, made_up_stream, restored
-from ..kit.missing import require_tools
+from ..kit.tools import pipe_through
 
 STREAM = made_up_stream()
 OTHER = "big" if sys.byteorder == "little" else "little"
@@ -40,14 +39,9 @@ def image(path: Path, payload: bytes, number: int, **changes: object) -> Path:
     return path
 
 
-def run(command: str, data: bytes) -> bytes:
-    require_tools(command.split()[0])
-    return subprocess.run(command.split(), input=data, stdout=subprocess.PIPE, check=True, timeout=100).stdout
-
-
 @pytest.mark.parametrize(("name", "command"), [(name, each) for name, commands in COMMANDS.items() for each in commands])
 def test_what_a_tool_wrote(name: str, command: str, tmp_path: Path) -> None:
-    path = image(tmp_path / "image", run(command, STREAM), SaveFormat[name.upper()])
+    path = image(tmp_path / "image", pipe_through(command, STREAM), SaveFormat[name.upper()])
     stream, report = restored(path)
     assert stream == STREAM
     assert report.format == name
@@ -68,12 +62,12 @@ def lzop_blocks(payload: bytes) -> list[tuple[int, int]]:
 def test_pieces_in_another_order_show_though_each_is_whole(name: str, tmp_path: Path) -> None:
     """Each has its own checksum, and nothing covers their order but the structure of the stream."""
     if name == "lzop":
-        payload = run("lzop -c", STREAM)
+        payload = pipe_through("lzop -c", STREAM)
         (first, size), (second, other_size) = lzop_blocks(payload)[1:3]
         swapped = payload[:first] + payload[second : second + other_size] + payload[first : first + size]
         swapped += payload[second + other_size :]
     else:
-        pieces = [run(f"{name} -c", STREAM[start : start + MiB]) for start in range(0, len(STREAM), MiB)]
+        pieces = [pipe_through(f"{name} -c", STREAM[start : start + MiB]) for start in range(0, len(STREAM), MiB)]
         payload, swapped = b"".join(pieces), b"".join([*pieces[:1], pieces[2], pieces[1], *pieces[3:]])
     path = image(tmp_path / "image", payload, SaveFormat[name.upper()])
     assert verify(path).stream_size == len(STREAM)
@@ -87,7 +81,7 @@ def test_pieces_in_another_order_show_though_each_is_whole(name: str, tmp_path: 
 
 @pytest.mark.parametrize("name", ["raw", *COMMANDS])
 def test_a_header_of_the_other_byte_order(name: str, tmp_path: Path) -> None:
-    payload = run(COMMANDS[name][0], STREAM) if name in COMMANDS else STREAM
+    payload = pipe_through(COMMANDS[name][0], STREAM) if name in COMMANDS else STREAM
     path = image(tmp_path / "image", payload, SaveFormat[name.upper()], byte_order=OTHER)
     info = read_info(path)
     assert (info.header.byte_order, info.format, info.metadata) == (OTHER, name, METADATA)
@@ -105,7 +99,7 @@ def test_version_1_is_raw_whatever_its_format_says(number: int, order: str, tmp_
 
 
 def test_a_window_is_allowed_by_the_option(tmp_path: Path) -> None:
-    path = image(tmp_path / "image", run("zstd -c --long=30", STREAM), SaveFormat.ZSTD)
+    path = image(tmp_path / "image", pipe_through("zstd -c --long=30", STREAM), SaveFormat.ZSTD)
     with pytest.raises(CorruptImageError, match="--max-window"):
         restored(path)
     assert restored(path, max_window=GiB)[0] == STREAM
