@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from unittest.mock import patch
 
-from streamsave.codecs.base import Codec, Decoder, Encoder, ReadBytes, Splitter, StreamReader
+from streamsave.codecs.raw import Raw, RawEncoder
 from streamsave.endpoints.memory import DiscardSink
 from streamsave.format.digest import leaves_of
 from streamsave.pipeline import compress
@@ -51,45 +51,29 @@ class LendingSource:
         """See ``Source``."""
 
 
-class SimulatedCodec(Codec):
-    """Takes ``total_s`` for a chunk of 1 MiB, ``hold_s`` of it with the interpreter lock."""
+class SimulatedCodec(Raw):
+    """Raw, but for its encoder: that takes ``total_s`` for a chunk of 1 MiB, ``hold_s`` of it with the interpreter lock."""
 
     name = "simulated"
-    number = None
     summary = "for measuring the engine"
 
     def __init__(self, hold_s: float, total_s: float) -> None:
         self._hold_s = hold_s
         self._total_s = total_s
 
-    def encoder(self, level: int) -> Encoder:  # noqa: ARG002
+    def encoder(self, level: int) -> RawEncoder:  # noqa: ARG002
         """See ``Codec``."""
         return _SimulatedEncoder(self._hold_s, self._total_s)
 
-    def decoder(self) -> Decoder:
-        """Nothing is decoded."""
-        raise NotImplementedError
 
-    def splitter(self) -> Splitter:
-        """Nothing is decoded."""
-        raise NotImplementedError
-
-    def stream_reader(self, read: ReadBytes) -> StreamReader:
-        """Nothing is decoded."""
-        raise NotImplementedError
-
-    def bound(self, size: int) -> int:
-        """See ``Codec``."""
-        return size
-
-
-class _SimulatedEncoder:
+class _SimulatedEncoder(RawEncoder):
     def __init__(self, hold_s: float, total_s: float) -> None:
         self._hold_s = hold_s
         self._total_s = total_s
         self._frame = bytes(350 * 1024)
 
     def encode(self, chunk: memoryview) -> Sequence[Buffer]:  # noqa: ARG002
+        """Time, and a frame of a size that is usual; what is in it does not matter."""
         began = time.perf_counter()
         while (taken := time.perf_counter() - began) < self._hold_s:
             pass
