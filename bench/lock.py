@@ -13,7 +13,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from statistics import median
 from time import sleep
 from typing import Any, Final
@@ -40,15 +40,13 @@ class Watched:
     def __init__(self, cpu: int, *part: str) -> None:
         command = [sys.executable, "-m", "bench.held", str(cpu), *part]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        bases = [int(word) for word in self._answer().split()]
         try:
-            self._memory = os.open(f"/proc/{self._process.pid}/mem", os.O_RDONLY)
-        except OSError as error:
+            bases = [int(word) for word in self._answer().split()]
+            self._memory = self._open_memory()
+            self._address = self._find(bases)
+        except BaseException:
             self.close()
-            raise NoLockError(
-                f"the memory of a child process cannot be read ({error.strerror}): run this as root"
-            ) from error
-        self._address = self._find(bases)
+            raise
 
     def held_s(self, seconds: float) -> float:
         """How long a chunk of the part holds the lock, over ``seconds`` of it."""
@@ -73,6 +71,14 @@ class Watched:
         self._process.stdout.close()
         if hasattr(self, "_memory"):
             os.close(self._memory)
+
+    def _open_memory(self) -> int:
+        try:
+            return os.open(f"/proc/{self._process.pid}/mem", os.O_RDONLY)
+        except OSError as error:
+            raise NoLockError(
+                f"the memory of a child process cannot be read ({error.strerror}): run this as root"
+            ) from error
 
     def _find(self, bases: Sequence[int]) -> int:
         """The address of the only word that is 1 whenever the lock is held and 0 whenever it is not.
@@ -143,11 +149,8 @@ def held_per_chunk(measured: dict[str, Any], codec: str) -> float:
 
 
 def _held(cpu: int, seconds: float, repeats: int, *part: str) -> float:
-    watched = Watched(cpu, *part)
-    try:
+    with closing(Watched(cpu, *part)) as watched:
         return median(watched.held_s(seconds / repeats) for _ in range(repeats))
-    finally:
-        watched.close()
 
 
 @contextmanager

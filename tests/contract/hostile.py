@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from streamsave.codecs.base import Codec, DecodeError
-from streamsave.units import KiB, MiB
+from streamsave.units import MiB
 
+from ..kit.leaks import forget_peak, memory
+from ..kit.missing import missing
 from .checks import decode
 
 
 def peak_growth(call: Callable[[], object]) -> int:
     """By how many bytes the resident memory of this process grew at most while ``call`` ran."""
-
-    def status(key: str) -> int:
-        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-        return int(line.split()[1]) * KiB
-
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        before = forget_peak()
     except OSError as error:
-        pytest.skip(f"the peak of memory cannot be reset here: {error}")
-    before = status("VmRSS")
+        missing(f"the peak of memory cannot be reset here: {error}")
     call()
-    return status("VmHWM") - before
+    return memory("VmHWM") - before
 
 
 def refuses(codec: Codec, frame: bytes) -> None:

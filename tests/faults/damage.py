@@ -35,7 +35,7 @@ from streamsave.options import CompressOptions
 from streamsave.units import MiB
 
 from ..kit.images import restored
-from ..kit.leaks import memory
+from ..kit.leaks import forget_peak, memory
 from .damage_kinds import DAMAGES
 from .damage_samples import Sample, samples
 
@@ -96,7 +96,7 @@ def run_trial(seed: int, number: int) -> Trial:
     sample, region, kind = what_is(number)
     data = bytearray(sample.data)
     DAMAGES[kind](random, data, *sample.regions[region], sample)
-    before = _forget_peak()
+    before = forget_peak()
     faulthandler.dump_traceback_later(TRIAL_TIMEOUT_S, exit=True)
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
     try:
@@ -128,12 +128,6 @@ def _is_hit(sample: Sample, region: str, data: bytearray) -> bool:
         low, high = (middle, high) if data[:middle] == sample.data[:middle] else (low, middle - 1)
     start, end = sample.regions[region]
     return start <= low <= end
-
-
-def _forget_peak() -> int:
-    """Begin a new ``VmHWM``; how much memory this process has now."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return memory("VmRSS")
 
 
 def _look(path: Path, sample: Sample, random: Random) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from streamsave.options import SaveOptions
 from streamsave.units import MiB
 
 from ..kit.cli import Run, streamsave
+from ..kit.missing import require_root
 from ..kit.proxy import Proxy
 from ..kit.qemu import RunningQemu
 from ..kit.waiting import until
@@ -154,8 +155,7 @@ def test_what_is_not(image: Path, tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 def test_what_another_user_left(image: Path) -> None:
     """Root does not tidy up for others: whoever made it may have a reason."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a file to somebody else")
+    require_root("giving a file to somebody else")
     file = temporary_name(image)
     file.write_bytes(MAGIC_PARTIAL)
     os.chown(file, 65534, 65534)

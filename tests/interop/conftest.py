@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ..kit.linux import KitError
-from ..kit.missing import missing, require_tools
+from ..kit.missing import missing, require_root, require_tools
 from .stack import LabError, LinuxDomain, Stack
 from .table import Record, Results
 
@@ -31,8 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Running daemons, with QEMU as root; ended with the session."""
     require_tools("debootstrap", "nsenter", "unshare")
-    if os.geteuid() != 0:
-        missing("the lab needs root")
+    require_root("the lab")
     stack = Stack(request.param)
     try:
         stack.up()

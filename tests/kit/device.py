@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .missing import missing, require_tools
+from .missing import missing, require_root, require_tools
 
 
 @contextmanager
 def block_device(backing: Path, content: bytes) -> Iterator[Path]:
     """A device as large as ``content``, which it holds. Needs root."""
-    if os.geteuid() != 0:
-        missing("a block device takes root")
+    require_root("a block device")
     require_tools("losetup")
     backing.write_bytes(content)
     made = subprocess.run(["losetup", "--find", "--show", backing], capture_output=True, text=True, check=False)

@@ -51,6 +51,17 @@ def memory(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+def forget_peak() -> int:
+    """Begin a new ``VmHWM``; how much memory this process has now.
+
+    Raises:
+        OSError: this kernel does not let it.
+
+    """
+    Path("/proc/self/clear_refs").write_text("5")
+    return memory("VmRSS")
+
+
 def _descriptors() -> list[tuple[int, str]]:
     found = []
     for name in os.listdir("/proc/self/fd"):

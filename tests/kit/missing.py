@@ -16,6 +16,12 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def require_root(what: str) -> None:
+    """The test needs root, for ``what``."""
+    if os.geteuid() != 0:
+        missing(f"{what} takes root")
+
+
 def require_tools(*names: str) -> None:
     """The test needs these programs."""
     absent = [name for name in names if shutil.which(name) is None]

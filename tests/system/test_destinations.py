@@ -34,7 +34,7 @@ from streamsave.units import KiB, MiB
 from ..conftest import Launch
 from ..kit.cli import Run, streamsave
 from ..kit.device import block_device
-from ..kit.missing import missing, require_tools
+from ..kit.missing import missing, require_root, require_tools
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.waiting import until
 
@@ -475,8 +475,7 @@ def python_for_nobody() -> tuple[str, dict[str, str]]:
 @pytest.mark.qemu
 def test_as_nobody_with_descriptors_from_root(guest: RunningQemu, launch: Launch, tmp_path: Path) -> None:
     """Neither the monitor's socket nor the image can be opened by the user who saves; both are handed over open."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
+    require_root("becoming somebody else")
     image = tmp_path / "guest.save"
     python, env = python_for_nobody()
 

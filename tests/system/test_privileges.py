@@ -16,6 +16,7 @@ from streamsave.endpoints.file import NewImage
 from streamsave.errors import DestinationError, SourceError
 from streamsave.qemu.transport import _private_path
 
+from ..kit.missing import require_root
 from ..kit.qemu import demo_guest
 from ..kit.waiting import until
 from .test_destinations import python_for_nobody
@@ -65,8 +66,7 @@ def test_sockets_are_in_a_folder_of_ones_own() -> None:
 @pytest.mark.qemu
 def test_an_ordinary_user_saves_and_restores(qemu: str) -> None:
     """A QEMU, a guest and an image of user nobody, who has no rights at all beyond that."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else; every other test runs as an ordinary user here")
+    require_root("becoming somebody else")
     python, env = python_for_nobody()
     with tempfile.TemporaryDirectory(prefix="ss-nobody-") as name:
         home = Path(name)
