@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from ..kit.cli import family_of
+from ..kit.cli import ROOT, family_of
 from ..unit.native import WARNINGS
-from .mutation import ROOT, Mutation
+from .mutation import Mutation
 
 MARK: Final = "STREAMSAVE_TEST_MUTATION"
 """An environment variable of everything that a run starts."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
+from ..kit.cli import ROOT
+
 PACKAGE: Final = "src/streamsave"
 
 

@@ -15,7 +15,7 @@ from itertools import product
 from random import Random
 from typing import Final, Literal, TypeAlias
 
-from .events import COMPLETE, FOLDER, Event, Named, Recording, Resized, Synced, Written, resize, write
+from .events import COMPLETE, FOLDER, Event, Named, Recording, Resized, Synced, Written, rename, resize, write
 
 SECTOR: Final = 512
 NOT, WHOLE = 0, 1
@@ -73,10 +73,8 @@ class State:
         names = dict(self.moment.names)
         for change, fate, _ in self.moment.logs[FOLDER].chosen(self.fates[FOLDER]):
             assert isinstance(change, Named)
-            for name, file in change.names if fate else ():
-                names.pop(name, None)
-                if file is not None:
-                    names[name] = file
+            if fate:
+                rename(names, change.names)
         return names
 
     def key(self, file: int) -> tuple[object, ...]:
@@ -194,10 +192,7 @@ def _advance(event: Event, names: dict[str, int], logs: dict[int, _Log]) -> None
             logs[file].sync(well=well)
             for change in logs[file].settle():
                 if isinstance(change, Named):
-                    for name, number in change.names:
-                        names.pop(name, None)
-                        if number is not None:
-                            names[name] = number
+                    rename(names, change.names)
                 elif isinstance(change, Written):
                     write(logs[file].certain, change.offset, change.data)
                 elif isinstance(change, Resized):

@@ -5,7 +5,7 @@ A file is a number here, for names change. There is one folder, and perhaps a bl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
@@ -16,8 +16,6 @@ COMPLETE: Final = (MAGIC_COMPLETE, OWN_MAGIC_COMPLETE)
 PARTIAL: Final = (MAGIC_PARTIAL, OWN_MAGIC_PARTIAL)
 FOLDER: Final = -1
 """The number of the folder, which is synced like a file."""
-
-
 DEVICE: Final = "the device"
 """What it is called among the names of the files."""
 
@@ -69,10 +67,9 @@ class Disk:
             case Resized(file, size):
                 resize(self.files[file], size)
             case Named(names):
-                for name, number in names:
-                    self.names.pop(name, None)
+                rename(self.names, names)
+                for _, number in names:
                     if number is not None:
-                        self.names[name] = number
                         self.files.setdefault(number, bytearray())
             case Synced():
                 pass
@@ -82,6 +79,14 @@ class Disk:
 
     def contents(self) -> dict[str, bytes]:
         return {name: bytes(self.files[number]) for name, number in self.names.items()}
+
+
+def rename(names: dict[str, int], changes: Iterable[tuple[str, int | None]]) -> None:
+    """Change where ``names`` lead."""
+    for name, number in changes:
+        names.pop(name, None)
+        if number is not None:
+            names[name] = number
 
 
 def write(data: bytearray, offset: int, new: bytes | memoryview) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -90,10 +91,7 @@ class Judge:
         return self._sights[digest]
 
     def _verify(self, content: bytes) -> Sight:
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(content)
-            file.flush()
-            path = Path(file.name)
+        with _file_of(content) as path:
             try:
                 if (proof := verify(path).proof) != "digests":
                     return f"complete, but all that is left of its proof are {proof}"
@@ -119,11 +117,17 @@ class Judge:
         return ""
 
 
-def _described(content: bytes) -> tuple[Metadata, bool, str]:
+@contextmanager
+def _file_of(content: bytes) -> Iterator[Path]:
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
-        return _description(Path(file.name))
+        yield Path(file.name)
+
+
+def _described(content: bytes) -> tuple[Metadata, bool, str]:
+    with _file_of(content) as path:
+        return _description(path)
 
 
 def _description(path: Path) -> tuple[Metadata, bool, str]:

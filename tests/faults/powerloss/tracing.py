@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from ...kit.cli import ROOT
 from .events import DEVICE, FOLDER, Disk, Event, Named, Recording, Resized, Synced, Written
 from .recorder import disk_of, files_of
 from .scenarios import IMAGE, Recorded, Scenario, prepared
@@ -29,7 +30,6 @@ LONGEST: Final = 64 << 20
 """How much of a write is recorded: all."""
 HARMLESS: Final = {"ioctl", "openat", "lseek"}
 """Calls of which only some change a file."""
-ROOT: Final = Path(__file__).parents[3]
 
 _HEX: Final = r"((?:\\x[0-9a-f]{2})*)"
 _FD: Final = rf"\d+<{_HEX}[^>]*>"
