@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
+from itertools import count
 from typing import Any, Final, TypeAlias
 
 from streamsave.endpoints import file
@@ -53,10 +54,10 @@ def instant(wrapped: Any, act: Act, *, before: bool = False, when: Callable[...,
     return call
 
 
-def nth(count: int) -> Callable[..., bool]:
-    """True at the ``count``-th call."""
-    calls = iter(range(1, 1 << 30))
-    return lambda *_: next(calls) == count
+def nth(number: int, *, for_good: bool = False) -> Callable[..., bool]:
+    """True at the call of that ``number``, from 1; ``for_good``: and at all that follow."""
+    calls = count(1)
+    return lambda *_: (call := next(calls)) == number or (for_good and call > number)
 
 
 def arm_save(point: str, act: Act, part: float = 0.1) -> None:

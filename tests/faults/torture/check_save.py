@@ -29,7 +29,7 @@ def check_save(scene: Scene, result: Result) -> bool:
         scene.disk.mend()
     elif scene.maybe_disk is not None:
         (scene.disk.folder / "filler").unlink(missing_ok=True)
-    committed = _check_destination(scene, result, killed=killed)
+    committed = _check_destination(scene, result)
     _check_guest(scene, result, committed=committed)
     _check_temporaries(scene, result, killed=killed)
     return committed
@@ -51,7 +51,7 @@ def _check_freed_in_time(scene: Scene) -> None:
         scene.expect(scene.freed_s <= scene.free_s, f"the guest was free only {scene.freed_s:.1f} s after the kill")
 
 
-def _check_destination(scene: Scene, result: Result, *, killed: bool) -> bool:
+def _check_destination(scene: Scene, result: Result) -> bool:
     """What stands at the image's name: nothing, what was there, or a whole new image."""
     try:
         data = scene.image.read_bytes()

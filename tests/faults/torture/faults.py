@@ -127,21 +127,19 @@ SAVES: Final = (
         early=ends(42, says="free|No space left"),
         late=ends(0, 42, says="No space left"),
     ),
-    Fault(
-        name="save: disk read-only",
-        strike=outer.make_read_only,
-        instants=since("connected"),
-        disk="ext4",
-        turn="after fsync 5",
-        early=ends(42, says="Read-only file system"),
-    ),
-    Fault(
-        name="save: disk dead",
-        strike=outer.break_disk,
-        instants=since("connected"),
-        disk="ext4",
-        turn="after fsync 5",
-        early=ends(42, says="Input/output error"),
+    *(
+        Fault(
+            name=f"save: disk {what}",
+            strike=strike,
+            instants=since("connected"),
+            disk="ext4",
+            turn="after fsync 5",
+            early=ends(42, says=says),
+        )
+        for what, strike, says in (
+            ("read-only", outer.make_read_only, "Read-only file system"),
+            ("dead", outer.break_disk, "Input/output error"),
+        )
     ),
     *(
         Fault(
@@ -240,23 +238,17 @@ RESTORES: Final = (
         late=ends(0, 33, says="connection"),
     ),
     Fault(name="restore: image replaced", restores=True, strike=outer.replace_image, instants=READING, early=DONE),
-    Fault(
-        name="restore: image cut",
-        restores=True,
-        strike=outer.cut_image,
-        instants=READING,
-        turn="mid stream",
-        early=ends(13, 14, says="ends|cut"),
-        late=ends(0, 13, 14, says="ends|cut"),
-    ),
-    Fault(
-        name="restore: image overwritten",
-        restores=True,
-        strike=outer.overwrite_image,
-        instants=READING,
-        turn="mid stream",
-        early=ends(13, 14, says="image"),
-        late=ends(0, 13, 14, says="image"),
+    *(
+        Fault(
+            name=f"restore: image {what}",
+            restores=True,
+            strike=strike,
+            instants=READING,
+            turn="mid stream",
+            early=ends(13, 14, says=says),
+            late=ends(0, 13, 14, says=says),
+        )
+        for what, strike, says in (("cut", outer.cut_image, "ends|cut"), ("overwritten", outer.overwrite_image, "image"))
     ),
     Fault(
         name="restore: disk dead",

@@ -33,11 +33,7 @@ def fsync_fails(amount: float, seed: str) -> None:
     def fail() -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    number, calls = int(amount), iter(range(1, 1 << 30))
-    for_good = amount % 1 >= 0.5
-    os.fsync = instant(
-        os.fsync, fail, before=True, when=lambda _: (call := next(calls)) == number or (for_good and call > number)
-    )
+    os.fsync = instant(os.fsync, fail, before=True, when=nth(int(amount), for_good=amount % 1 >= 0.5))
 
 
 def short_writes(amount: float, seed: str) -> None:
@@ -106,14 +102,12 @@ class _Broken:
 
 def no_thread(amount: float, seed: str) -> None:
     """The start of that number is refused, as by the system."""
-    start, calls = threading.Thread.start, iter(range(1, 1 << 30))
 
-    def refuse(thread: threading.Thread) -> None:
-        if next(calls) == int(amount):
-            raise RuntimeError("can't start new thread")
-        start(thread)
+    def refuse() -> None:
+        raise RuntimeError("can't start new thread")
 
-    threading.Thread.start = refuse  # type: ignore[assignment,method-assign]
+    start = instant(threading.Thread.start, refuse, before=True, when=nth(int(amount)))
+    threading.Thread.start = start  # type: ignore[method-assign]
 
 
 def little_memory(amount: float, seed: str) -> None:

@@ -59,7 +59,6 @@ class Scene:
     qemu_killed: bool = False
     disk_failed: bool = False
     folder_removed: bool = False
-    second_status: int | None = None
     in_front: bool = False
     """A restore that started its QEMU is done, and waits for its end."""
     came_back: bool = False
