@@ -24,6 +24,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from tests.kit.pipelines import run_to_end
+
 from streamsave._native.scan import StreamScanner
 from streamsave.codecs.base import Codec
 from streamsave.codecs.registry import codecs
@@ -33,7 +35,6 @@ from streamsave.format.index import IMAGE_ID_SIZE, Index
 from streamsave.format.pages import FirstRecords
 from streamsave.pipeline.compress import Compression
 from streamsave.pipeline.decompress import Decompression
-from streamsave.pipeline.stages import Pipeline
 from streamsave.units import MiB
 
 from .test_inner import programs
@@ -77,7 +78,7 @@ def payloads(codec: Codec, data: bytes, path: Path) -> Iterator[tuple[str, Index
     """Ours, and those of other programs, each with a name, and ours with an index; they are written to ``path``."""
     sink, scanner = MemorySink(), StreamScanner()
     ours = Compression(MemorySource(data), sink, codec, level=codec.default_level, threads=2, observe=scanner.feed)
-    finish(ours)
+    run_to_end(ours)
     path.write_bytes(sink.data)
     yield f"{codec.name}, ours", Index(bytes(IMAGE_ID_SIZE), ours.frames, bytes(ours.leaves), scanner.map(), FirstRecords())
     for command in FOREIGN.get(codec.name, ()):
@@ -110,7 +111,7 @@ def ours(codec: Codec, path: Path, index: Index | None, threads: int, size: int)
     sink = DiscardSink()
     began, cpu = time.perf_counter(), time.process_time()
     with closing(FileSource(os.open(path, os.O_RDONLY), path)) as source:
-        finish(
+        run_to_end(
             Decompression(
                 source, sink, codec, threads=threads, observe=lambda view: None, path=path, payload_offset=0, index=index
             )
@@ -125,15 +126,6 @@ def theirs(codec: Codec, path: Path) -> Run:
         subprocess.run(codec.tool_decode, stdin=file, stdout=subprocess.DEVNULL, check=True)
     wall_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return Run(wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-
-
-def finish(pipeline: Pipeline) -> None:
-    """Run ``pipeline`` to its end."""
-    pipeline.start()
-    try:
-        pipeline.wait()
-    finally:
-        pipeline.join()
 
 
 if __name__ == "__main__":

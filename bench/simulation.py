@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from unittest.mock import patch
 
+from tests.kit.pipelines import run_to_end
+
 from streamsave.codecs.raw import Raw, RawEncoder
 from streamsave.endpoints.memory import DiscardSink
 from streamsave.format.digest import leaves_of
@@ -101,11 +103,7 @@ def simulate(threads: int, hold_s: float, total_s: float, seconds: float = 3.0) 
     pipeline = Compression(LendingSource(count), sink, codec, level=0, threads=threads, observe=lambda view: None)
     with patch.object(compress, leaves_of.__name__, lambda chunk: NO_LEAVES):
         began = time.perf_counter()
-        pipeline.start()
-        try:
-            pipeline.wait()
-        finally:
-            pipeline.join()
+        run_to_end(pipeline)
         wall_s = time.perf_counter() - began
     return Simulated(threads, pipeline.stats.bytes_in / wall_s, threads * MiB / total_s if total_s else 0.0)
 

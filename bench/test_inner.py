@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.kit.pipelines import run_to_end
 
 from streamsave._native.scan import StreamScanner
 from streamsave.codecs.base import Codec
@@ -88,7 +89,7 @@ def test_pipeline_of_raw(benchmark: Any) -> None:
 
     def run() -> int:
         sink = DiscardSink()
-        _finish(Compression(MemorySource(data), sink, codec, level=0, threads=2, observe=lambda view: None))
+        run_to_end(Compression(MemorySource(data), sink, codec, level=0, threads=2, observe=lambda view: None))
         return sink.size
 
     assert benchmark(run) == len(data)
@@ -98,21 +99,15 @@ def test_pipeline_of_raw(benchmark: Any) -> None:
 def test_pipeline_back_of_zstd(benchmark: Any) -> None:
     """Parallel decoding into nowhere."""
     codec, packed = codecs()["zstd"], MemorySink()
-    _finish(Compression(MemorySource(programs()), packed, codec, level=3, threads=2, observe=lambda view: None))
+    run_to_end(Compression(MemorySource(programs()), packed, codec, level=3, threads=2, observe=lambda view: None))
 
     def run() -> int:
         sink = DiscardSink()
         source = MemorySource(packed.data)
-        _finish(Decompression(source, sink, codec, threads=2, observe=lambda view: None, path=Path("-"), payload_offset=0))
+        run_to_end(
+            Decompression(source, sink, codec, threads=2, observe=lambda view: None, path=Path("-"), payload_offset=0)
+        )
         return sink.size
 
     assert benchmark(run) == len(programs())
     rate(benchmark, len(programs()))
-
-
-def _finish(pipeline: Compression | Decompression) -> None:
-    pipeline.start()
-    try:
-        pipeline.wait()
-    finally:
-        pipeline.join()

@@ -10,6 +10,8 @@ from streamsave.endpoints.memory import MemorySink, MemorySource
 from streamsave.pipeline.decompress import Decompression
 from streamsave.pipeline.stats import Stats
 
+from ..kit.pipelines import run_to_end
+
 
 class NoSplitter:
     """Takes every payload for another program's."""
@@ -33,9 +35,5 @@ def restore(codec: Codec, payload: bytes, *, threads: int = 2, split: bool = Tru
         path=Path("image"),
         payload_offset=4096,
     )
-    pipeline.start()
-    try:
-        pipeline.wait()
-    finally:
-        pipeline.join()
+    run_to_end(pipeline)
     return bytes(sink.data), pipeline.stats

@@ -23,6 +23,7 @@ from streamsave.pipeline.stages import Pipeline
 from streamsave.types import DurableSink, Sink, Source
 from tests.fakes.codec import FailingCodec, FakeCodec
 
+from ..kit.pipelines import run_to_end
 from .saving import failing
 
 CHUNK = FakeCodec.chunk_size
@@ -48,11 +49,7 @@ def decompression(source: Source, sink: Sink, threads: int = 2) -> Decompression
 
 
 def run(pipeline: Pipeline) -> None:
-    pipeline.start()
-    try:
-        pipeline.wait()
-    finally:
-        pipeline.join()
+    run_to_end(pipeline)
 
 
 def payload() -> bytes:

@@ -27,6 +27,7 @@ from streamsave.units import MiB
 from tests.contract.checks import payload_of as payload_with
 from tests.contract.samples import mixed
 from tests.fakes.codec import SIZE, UNFRAMED, FakeCodec, FakeEncoder
+from tests.kit.pipelines import run_to_end
 
 CHUNK = FakeCodec.chunk_size
 DATA = (os.urandom(5000) + bytes(20_000) + b"text " * 9000) * 9
@@ -50,11 +51,7 @@ class SlowCodec(FakeCodec):
 def compress(data: bytes, threads: int, sink: DurableSink, codec: FakeCodec | None = None) -> tuple[Compression, bytes]:
     seen = bytearray()
     pipeline = Compression(MemorySource(data), sink, codec or FakeCodec(), level=1, threads=threads, observe=seen.extend)
-    pipeline.start()
-    try:
-        pipeline.wait()
-    finally:
-        pipeline.join()
+    run_to_end(pipeline)
     return pipeline, bytes(seen)
 
 
@@ -69,11 +66,7 @@ def decompress(payload: bytes, threads: int, sink: Sink) -> tuple[Decompression,
         path=Path("image"),
         payload_offset=4096,
     )
-    pipeline.start()
-    try:
-        pipeline.wait()
-    finally:
-        pipeline.join()
+    run_to_end(pipeline)
     return pipeline, bytes(seen)
 
 
@@ -148,11 +141,7 @@ def read_lzop(payload: bytes) -> tuple[bytes, Decompression]:
     pipeline = Decompression(
         MemorySource(payload), sink, LZOP, threads=2, observe=lambda view: None, path=Path("image"), payload_offset=4096
     )
-    pipeline.start()
-    try:
-        pipeline.wait()
-    finally:
-        pipeline.join()
+    run_to_end(pipeline)
     return bytes(sink.data), pipeline
 
 
@@ -243,11 +232,7 @@ class LevelledCodec(FakeCodec):
 
 def adapt(codec: LevelledCodec, source: Source, sink: DurableSink) -> Compression:
     pipeline = Compression(source, sink, codec, level=AutoLevel(codec, 2), threads=2, observe=lambda view: None)
-    pipeline.start()
-    try:
-        pipeline.wait()
-    finally:
-        pipeline.join()
+    run_to_end(pipeline)
     return pipeline
 
 
