@@ -7,6 +7,7 @@ import secrets
 import stat
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_an_ordinary_user_saves_and_restores(qemu: str) -> None:
     """A QEMU, a guest and an image of user nobody, who has no rights at all beyond that."""
     require_root("becoming somebody else")
     python, env = python_for_nobody()
-    with tempfile.TemporaryDirectory(prefix="ss-nobody-") as name:
+    with tempfile.TemporaryDirectory(prefix="ss-nobody-") as name, ExitStack() as stack:
         home = Path(name)
         os.chown(home, NOBODY, NOBODY)
         kernel = home / "guest.bin"
@@ -78,10 +79,12 @@ def test_an_ordinary_user_saves_and_restores(qemu: str) -> None:
         console = home / "console"
 
         def as_nobody(command: list[str]) -> subprocess.Popen[str]:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 command, env=env, user=NOBODY, group=NOBODY, extra_groups=[], cwd=home, text=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
+            stack.callback(end, process)
+            return process
 
         def ticks() -> int:
             return console.read_text().count("memory ok") if console.exists() else 0
@@ -97,10 +100,15 @@ def test_an_ordinary_user_saves_and_restores(qemu: str) -> None:
         assert (image.st_uid, stat.S_IMODE(image.st_mode)) == (NOBODY, 0o600)
         before = ticks()
         again = [*machine, *serial, "-qmp", f"unix:{home}/second,server=on,wait=off"]
-        restore = as_nobody([python, "-m", "streamsave.cli", "restore", f"{home}/guest.save", "--", *again])
-        try:
-            until(lambda: ticks() > before + 1, timeout_s=40, what="the guest's counting on")
-        finally:
-            restore.terminate()
-            restore.communicate(timeout=20)
+        as_nobody([python, "-m", "streamsave.cli", "restore", f"{home}/guest.save", "--", *again])
+        until(lambda: ticks() > before + 1, timeout_s=40, what="the guest's counting on")
         assert "DAMAGED" not in console.read_text()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Whatever became of it; a restore takes its QEMU with it, if it is asked."""
+    process.terminate()
+    try:
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
