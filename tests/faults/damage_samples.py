@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from streamsave._native.scan import StreamScanner
-from streamsave.codecs.registry import codecs, find_codec
-from streamsave.format.header import HEADER_SIZE, Header, encode_header, unused_field
-from streamsave.format.metadata import encode_metadata
+from streamsave.codecs.registry import codecs
+from streamsave.format.header import HEADER_SIZE
 from streamsave.operations.image import read_info
 
-from ..kit.images import METADATA, made_up_stream, restored, save_bytes
+from ..kit.images import head_of, made_up_stream, restored, save_bytes
 from ..kit.tools import pipe_through
 
 GOLDEN: Final = Path(__file__).parents[1] / "data" / "golden"
@@ -57,7 +56,7 @@ def samples() -> tuple[Sample, ...]:
             save_bytes(stream, path, format=name)
             found.append(_sample(name, path, stream))
         for label, name, payload, frames in _foreign(stream):
-            path.write_bytes(_head(name) + payload)
+            path.write_bytes(head_of(name) + payload)
             found.append(_sample(label, path, stream, frames))
     golden = sorted(GOLDEN.glob("*.save"))
     found += [_sample(path.name, path, restored(path)[0], checked=".raw." not in path.name) for path in golden]
@@ -84,22 +83,6 @@ def _sample(name: str, path: Path, stream: bytes, frames: list[tuple[int, int]] 
     in_pieces = not info.index and (name in IN_PIECES or "concatenated" in name)
     firm_size = scanner.map().ram_end if in_pieces else len(stream)
     return Sample(name, path.read_bytes(), stream, regions, places, more.get("checked", True), firm_size)
-
-
-def _head(name: str) -> bytes:
-    """As libvirt writes it, or where it has no such format as we would, but for the index."""
-    metadata, cookie_offset = encode_metadata(METADATA)
-    number = find_codec(name).number
-    header = Header(
-        complete=True,
-        data_size=len(metadata),
-        was_running=True,
-        format=number or 0,
-        cookie_offset=cookie_offset,
-        own=number is None,
-        unused=unused_field(own_name=name) if number is None else unused_field(),
-    )
-    return encode_header(header) + metadata
 
 
 # -- other tools ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from random import Random
 from struct import pack
 from typing import Any
 
-from streamsave.format.metadata import Metadata
+from streamsave.codecs.registry import find_codec
+from streamsave.format.header import POINTER_SIZE, Header, encode_header, unused_field
+from streamsave.format.metadata import Metadata, encode_metadata
 from streamsave.operations.inflow import save_stream
 from streamsave.operations.outflow import restore_stream
 from streamsave.operations.reports import RestoreReport, SaveReport
@@ -54,6 +56,23 @@ def long_stream(ram_size: int, piece_size: int = 16 * MiB) -> Iterator[bytes]:
         yield bytes(builder.data)
         builder.data.clear()
     yield bytes(builder.device(3, "cpu", b"registers").end(b"{}").data)
+
+
+def head_of(codec: str, metadata: Metadata = METADATA, pointer: bytes = bytes(POINTER_SIZE)) -> bytes:
+    """Header and metadata of a complete image: as libvirt writes them, or where it has no such format as we do."""
+    data, cookie_offset = encode_metadata(metadata)
+    number = find_codec(codec).number
+    own = number is None
+    header = Header(
+        complete=True,
+        data_size=len(data),
+        was_running=True,
+        format=number or 0,
+        cookie_offset=cookie_offset,
+        own=own,
+        unused=unused_field(own_name=codec if own else "", pointer=pointer),
+    )
+    return encode_header(header) + data
 
 
 def save_pieces(pieces: Iterable[bytes], path: Path, **options: Any) -> SaveReport:

@@ -16,13 +16,14 @@ import pytest
 
 from streamsave.codecs.registry import codecs, find_codec
 from streamsave.format.description import GuestDescription, SavedCommand, encode_description
-from streamsave.format.header import MAX_DATA_SIZE, Header, encode_header, unused_field
+from streamsave.format.header import MAX_DATA_SIZE, POINTER_SIZE, Header, encode_header
 from streamsave.format.index import FRAMES, IndexPointer, encode_pointer
-from streamsave.format.metadata import Metadata, encode_metadata
+from streamsave.format.metadata import Metadata
 from streamsave.printable import PrintableBytes, escape
 from streamsave.units import GiB, KiB, MiB
 
 from ..kit.cli import streamsave
+from ..kit.images import head_of
 from ..kit.missing import require_tools
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"
@@ -36,16 +37,11 @@ def image_of(
     path: Path,
     payload: bytes = STREAM,
     *,
+    codec: str = "raw",
     xml: str = "<domain><name>x</name></domain>",
-    number: int = 0,
-    unused: bytes = b"",
+    pointer: bytes = bytes(POINTER_SIZE),
 ) -> Path:
-    data, cookie_offset = encode_metadata(Metadata(xml))
-    header = Header(
-        complete=True, data_size=len(data), was_running=True, format=number, cookie_offset=cookie_offset,
-        unused=unused or unused_field(),
-    )  # fmt: skip
-    path.write_bytes(encode_header(header) + data + payload)
+    path.write_bytes(head_of(codec, Metadata(xml), pointer) + payload)
     return path
 
 
@@ -229,10 +225,10 @@ def bomb(name: str, size: int) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, codec in codecs().items() if codec.tool and codec.number is not None])
+@pytest.mark.parametrize("name", [name for name, codec in codecs().items() if codec.tool])
 def test_a_payload_that_swells(name: str, tmp_path: Path) -> None:
     """More than the process may have at all; it never holds more than the few pieces that are under way."""
-    path = image_of(tmp_path / "x.save", bomb(name, 1 * GiB), number=find_codec(name).number or 0)
+    path = image_of(tmp_path / "x.save", bomb(name, 1 * GiB), codec=name)
     result, peak = within(["verify", path, "--threads", "2"])
     assert result.returncode in range(10, 20), result.stderr
     assert "MemoryError" not in result.stderr
@@ -262,15 +258,7 @@ CRAFTED: dict[str, tuple[str, bytes]] = {
 @pytest.mark.parametrize("what", CRAFTED)
 def test_sizes_are_not_believed(what: str, tmp_path: Path) -> None:
     name, payload = CRAFTED[what]
-    codec = find_codec(name)
-    path = image_of(tmp_path / "x.save", payload, number=codec.number or 0)
-    if codec.number is None:
-        data, cookie_offset = encode_metadata(Metadata("<domain/>"))
-        header = Header(
-            complete=True, data_size=len(data), was_running=True, format=0, cookie_offset=cookie_offset, own=True,
-            unused=unused_field(own_name=name),
-        )  # fmt: skip
-        path.write_bytes(encode_header(header) + data + payload)
+    path = image_of(tmp_path / "x.save", payload, codec=name)
     result, peak = within(["verify", path, "--threads", "2"])
     assert result.returncode in range(10, 20), result.stderr
     assert "MemoryError" not in result.stderr
@@ -298,7 +286,7 @@ def test_an_index_that_lies(what: str, tmp_path: Path) -> None:
     """It only helps: the image is read without it, or refused, in a little memory."""
     index, pointer = INDEXES[what]()
     pointer = pointer or IndexPointer(len(STREAM), len(index))
-    path = image_of(tmp_path / "x.save", STREAM + index, unused=unused_field(pointer=encode_pointer(pointer)))
+    path = image_of(tmp_path / "x.save", STREAM + index, pointer=encode_pointer(pointer))
     for verb in ("info", "verify"):
         result, peak = within([verb, path])
         assert result.returncode == 0 or result.returncode in range(10, 20), result.stderr
