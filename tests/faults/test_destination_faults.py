@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,12 +103,19 @@ def test_a_device_that_takes_half_a_cover(device: Path, stream_fd: int, monkeypa
     assert device.read_bytes()[:16] == MAGIC_PARTIAL
 
 
+def cover_nothing(_size: int) -> Iterator[tuple[int, bytes]]:
+    raise ValueError("2 bytes")
+
+
+def given_file(folder: Path, cover: Callable[[int], Iterator[tuple[int, bytes]]] = cover_nothing) -> InPlaceImage:
+    """A new file that is written in place."""
+    fd = os.open(folder / "given", os.O_RDWR | os.O_CREAT)
+    return InPlaceImage(folder / "given", fd, bytes(HEADER_SIZE), cover=cover, needs_zeros=False, cancel=Cancellation())
+
+
 def test_a_device_with_too_little_behind_the_image(tmp_path: Path) -> None:
     """Two bytes, and a head that says that they are to be skipped has eight."""
-    fd = os.open(tmp_path / "given", os.O_RDWR | os.O_CREAT)
-    image = InPlaceImage(
-        tmp_path / "given", fd, bytes(HEADER_SIZE), cover=cover_nothing, needs_zeros=False, cancel=Cancellation()
-    )
+    image = given_file(tmp_path)
     image._is_device = True  # a file will do, but a device would have to be of just that size
     with (
         image,
@@ -117,18 +124,13 @@ def test_a_device_with_too_little_behind_the_image(tmp_path: Path) -> None:
         image.commit(MAGIC_COMPLETE, MAGIC_PARTIAL)
 
 
-def cover_nothing(_size: int) -> Iterator[tuple[int, bytes]]:
-    raise ValueError("2 bytes")
-
-
 def test_given_up_while_the_rest_of_a_device_is_covered(tmp_path: Path) -> None:
     def cover(_size: int) -> Iterator[tuple[int, bytes]]:
         yield 0, b"first"
         image.abort()
         yield 9, b"second"
 
-    fd = os.open(tmp_path / "given", os.O_RDWR | os.O_CREAT)
-    image = InPlaceImage(tmp_path / "given", fd, bytes(HEADER_SIZE), cover=cover, needs_zeros=False, cancel=Cancellation())
+    image = given_file(tmp_path, cover)
     image._is_device = True
     with image, pytest.raises(DestinationError, match="Operation canceled"):
         image.commit(MAGIC_COMPLETE, MAGIC_PARTIAL)
@@ -137,10 +139,7 @@ def test_given_up_while_the_rest_of_a_device_is_covered(tmp_path: Path) -> None:
 
 def test_a_disk_that_fails_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first error is the one that is told."""
-    fd = os.open(tmp_path / "given", os.O_RDWR | os.O_CREAT)
-    image = InPlaceImage(
-        tmp_path / "given", fd, bytes(HEADER_SIZE), cover=cover_nothing, needs_zeros=False, cancel=Cancellation()
-    )
+    image = given_file(tmp_path)
     count = iter(range(1, 10))
 
     def fail(fd: int) -> None:
@@ -154,10 +153,7 @@ def test_a_disk_that_fails_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_interrupted_in_the_commit_of_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fd = os.open(tmp_path / "given", os.O_RDWR | os.O_CREAT)
-    image = InPlaceImage(
-        tmp_path / "given", fd, bytes(HEADER_SIZE), cover=cover_nothing, needs_zeros=False, cancel=Cancellation()
-    )
+    image = given_file(tmp_path)
     pwrite = os.pwrite
 
     def write_and_interrupt(fd: int, data: bytes, offset: int) -> int:
@@ -230,13 +226,8 @@ def test_a_stream_that_is_given_up_last_of_all() -> None:
 
 
 def test_a_sink_of_any_kind_is_closed_twice(tmp_path: Path) -> None:
-    fd = os.open(tmp_path / "given", os.O_RDWR | os.O_CREAT)
-    sinks: list[ImageSink] = [
-        InPlaceImage(
-            tmp_path / "given", os.dup(fd), bytes(HEADER_SIZE), cover=cover_nothing, needs_zeros=False, cancel=Cancellation()
-        ),
-        ImagePipe(fd, b"head"),
-    ]
+    fd = os.open(tmp_path / "piped", os.O_RDWR | os.O_CREAT)
+    sinks: list[ImageSink] = [given_file(tmp_path), ImagePipe(fd, b"head")]
     for sink in sinks:
         sink.close()
         sink.close()

@@ -224,9 +224,7 @@ def test_no_thread_for_the_clock(fails: Fails, monkeypatch: pytest.MonkeyPatch) 
     assert "cannot start a thread for a time limit" in str(fails(ResourceError, SaveOptions(max_stopped_s=9)))
 
 
-def test_a_qemu_that_stands_still_itself(
-    launch: Launch, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_qemu_that_stands_still_itself(launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It answers nobody; when it goes on, the guardian frees its guest, however long that took."""
     second = tmp_path / "second"
     running = launch(demo_guest(16 * MiB), "-qmp", f"unix:{second},server=on,wait=off").boot()
