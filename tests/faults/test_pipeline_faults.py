@@ -48,13 +48,9 @@ def decompression(source: Source, sink: Sink, threads: int = 2) -> Decompression
     )
 
 
-def run(pipeline: Pipeline) -> None:
-    run_to_end(pipeline)
-
-
 def payload() -> bytes:
     sink = MemorySink()
-    run(compression(MemorySource(DATA), sink))
+    run_to_end(compression(MemorySource(DATA), sink))
     return bytes(sink.data)
 
 
@@ -62,23 +58,23 @@ def payload() -> bytes:
 @pytest.mark.parametrize("fail_after", [0, 1, CHUNK, 30 * CHUNK, 59 * CHUNK])
 def test_full_disk(fail_after: int, threads: int) -> None:
     with pytest.raises(DestinationError, match="disk is full"):
-        run(compression(MemorySource(DATA), FailingSink(DiscardSink(), fail_after), threads=threads))
+        run_to_end(compression(MemorySource(DATA), FailingSink(DiscardSink(), fail_after), threads=threads))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("fail_after", [0, CHUNK, 30 * CHUNK])
 def test_broken_source(fail_after: int, threads: int) -> None:
     with pytest.raises(SourceError, match="source broke"):
-        run(compression(FailingSource(MemorySource(DATA), fail_after), DiscardSink(), threads=threads))
+        run_to_end(compression(FailingSource(MemorySource(DATA), fail_after), DiscardSink(), threads=threads))
     with pytest.raises(SourceError, match="source broke"):
-        run(decompression(FailingSource(MemorySource(payload()), fail_after), DiscardSink(), threads=threads))
+        run_to_end(decompression(FailingSource(MemorySource(payload()), fail_after), DiscardSink(), threads=threads))
 
 
 @pytest.mark.parametrize("fail_at", [0, 1, 4])
 def test_broken_codec(fail_at: int) -> None:
     expected = r"fake failed to compress chunk \d+ \(stream offset \d+\): the codec broke"
     with pytest.raises(CodecError, match=expected) as caught:
-        run(compression(MemorySource(DATA), DiscardSink(), FailingCodec(fail_at)))
+        run_to_end(compression(MemorySource(DATA), DiscardSink(), FailingCodec(fail_at)))
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
@@ -88,7 +84,7 @@ def test_an_observer_that_raises_ends_the_pipeline() -> None:
 
     pipeline = Compression(MemorySource(DATA), DiscardSink(), FakeCodec(), level=1, threads=2, observe=observe)
     with pytest.raises(RuntimeError, match="observer"):
-        run(pipeline)
+        run_to_end(pipeline)
 
 
 def test_full_disk_wakes_a_reader_that_waits_for_a_silent_peer() -> None:
@@ -96,7 +92,7 @@ def test_full_disk_wakes_a_reader_that_waits_for_a_silent_peer() -> None:
     with ours, theirs:
         theirs.sendall(DATA[: 3 * CHUNK])  # and then nothing, without an end
         with pytest.raises(DestinationError, match="disk is full"):
-            run(compression(SocketSource(ours), FailingSink(DiscardSink(), CHUNK)))
+            run_to_end(compression(SocketSource(ours), FailingSink(DiscardSink(), CHUNK)))
 
 
 def test_broken_source_wakes_a_writer_whose_peer_does_not_read() -> None:
@@ -105,7 +101,7 @@ def test_broken_source_wakes_a_writer_whose_peer_does_not_read() -> None:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the first chunk fills it
         pipeline = decompression(FailingSource(MemorySource(payload()), 5 * CHUNK), SocketSink(ours))
         with pytest.raises(SourceError, match="source broke"):
-            run(pipeline)
+            run_to_end(pipeline)
 
 
 def test_a_peer_that_goes_away_is_an_error() -> None:
@@ -113,7 +109,7 @@ def test_a_peer_that_goes_away_is_an_error() -> None:
     with ours:
         theirs.close()
         with pytest.raises(DestinationError, match="migration socket"):
-            run(decompression(MemorySource(payload()), SocketSink(ours)))
+            run_to_end(decompression(MemorySource(payload()), SocketSink(ours)))
 
 
 @pytest.mark.parametrize(
