@@ -74,7 +74,7 @@ class ImageFile(DurableSink, Protocol):
             DestinationError: some step failed, and no image exists.
         """
 
-    def settle(self) -> None:
+    def remove_older(self) -> None:
         """After the commit: what this image changed places with goes; ``notes`` tell if it cannot. May be called twice."""
 
     def __exit__(

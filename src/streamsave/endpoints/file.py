@@ -147,7 +147,7 @@ class NewImage(ImageSink):
             raise
         self.committed = True
 
-    def settle(self) -> None:
+    def remove_older(self) -> None:
         """See ``ImageSink``."""
         try:
             os.unlink(self.temporary)
@@ -160,7 +160,7 @@ class NewImage(ImageSink):
     def discard(self) -> None:
         """Remove what was not committed, or what a committed image changed places with; and close. May be called twice."""
         if self.committed:
-            self.settle()
+            self.remove_older()
         else:
             self._unlink(self.temporary)
         self.close()

@@ -73,7 +73,7 @@ class ImageSink(ABC):
     def discard(self) -> None:
         """Take back what was not committed, as far as that is possible, and close. May be called twice."""
 
-    def settle(self) -> None:  # noqa: B027 - most change places with nothing
+    def remove_older(self) -> None:  # noqa: B027 - most change places with nothing
         """After the commit: what this image changed places with goes; ``notes`` tell if it cannot. May be called twice."""
 
     @property

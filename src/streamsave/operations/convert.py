@@ -224,7 +224,7 @@ class _Conversion:
     def _report(self, was_running: bool, stream: StreamMap, root: bytes, found: FoundIndex) -> ConvertReport:
         reading, writing, new = self._reading.stats, self._writing.stats, self._new
         codec = self._options.codec
-        new.file.settle()
+        new.file.remove_older()
         warnings = (f"the index of the source is damaged: {found.problem}; it was not used",) if found.problem else ()
         return ConvertReport(
             source=self._image.path,

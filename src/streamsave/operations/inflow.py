@@ -102,7 +102,7 @@ class Inflow:
     def report(self, course: Course, *, was_running: bool, then: str, warnings: tuple[str, ...]) -> SaveReport:
         """Of a save that succeeded."""
         stats, file = self.pipeline.stats, self._image.file
-        file.settle()
+        file.remove_older()
         return SaveReport(
             path=file.path,
             format=self._options.codec.name,
