@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from streamsave.cli.main import main
 from streamsave.endpoints import file
 from streamsave.endpoints.exchange import exchange
 from streamsave.endpoints.file import NewImage
@@ -21,7 +23,7 @@ from streamsave.operations.image import OpenImage, read_info
 from streamsave.options import CompressOptions
 
 from ..kit.images import made_up_stream, restored, save_bytes
-from .saving import noting
+from .saving import failing, noting
 
 BZIP2 = CompressOptions(format="bzip2")
 
@@ -142,6 +144,27 @@ def test_a_folder_that_cannot_be_synced_has_the_old_image_again(old: Path, monke
     assert len(calls) == 3, "once more, for the old image's name"
     assert old.read_bytes() == before
     assert names(old) == [old.name]
+
+
+def test_an_older_file_that_cannot_be_removed_is_told(
+    old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no name any more that anybody knows."""
+    before, new = old.read_bytes(), tmp_path / "new.xml"
+    monkeypatch.setattr(os, "unlink", failing(os.unlink, 1, 2))  # once more when it is closed
+    title = f"<title>{'of several sectors ' * 100}</title>"
+    report = edit(old, xml=lambda xml: xml.replace("</name>", f"</name>{title}"))
+    (older,) = old.parent.glob(".*")
+    assert report.warnings == (f"{older} is the older image, and could not be removed (Input/output error)",)
+    assert older.read_bytes() == before
+    assert title in read_info(old).metadata.xml
+    new.write_text(read_info(older).metadata.xml)
+    monkeypatch.setattr(os, "unlink", failing(os.unlink, 1, 2))
+    assert main(["edit", str(old), "--xml", str(new), "--json"]) == 0
+    shown = capsys.readouterr()
+    (warning,) = json.loads(shown.out)["warnings"]
+    assert "is the older image, and could not be removed (Input/output error)" in warning
+    assert shown.err == f"streamsave: warning: {warning}\n"
 
 
 # Written over, within a sector

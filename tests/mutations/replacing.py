@@ -89,6 +89,22 @@ REPLACING = (
         why="what crosses a border between sectors goes into a new file",
         tests=("system/test_edit.py::test_a_change_across_a_border_between_sectors_is_not",),
     ),
+    Mutation(
+        name="edit-older-image-untold",
+        file="operations/edit.py",
+        old="        file.remove_older()\n",
+        new="",
+        why="the older image has a name that nobody knows, if it cannot be removed",
+        tests=("faults/test_replacement.py::test_an_older_file_that_cannot_be_removed_is_told",),
+    ),
+    Mutation(
+        name="edit-warnings-unsaid",
+        file="cli/edit.py",
+        old="        output.warn(warning)\n",
+        new="        pass\n",
+        why="whoever types the command reads no report",
+        tests=("faults/test_replacement.py::test_an_older_file_that_cannot_be_removed_is_told",),
+    ),
     # -- leftovers
     Mutation(
         name="leftover-locked",

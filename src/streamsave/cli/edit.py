@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             stack.enter_context(relay)
             report = edit(args.image, xml=read_xml(args.xml), state=args.state, cancel=cancel)
+    for warning in report.warnings:
+        output.warn(warning)
     with reporting(f"the image {report.path} is as it was asked for"):
         output.result("edited", as_fields(report), describe(report))
     return 0
@@ -101,6 +103,7 @@ def as_fields(report: EditReport) -> dict[str, object]:
         "was_running": report.was_running,
         "image_size": report.image_size,
         "total_s": report.total_s,
+        "warnings": report.warnings,
     }
 
 

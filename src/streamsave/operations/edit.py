@@ -35,6 +35,7 @@ class EditReport:
     """What the image says now."""
     image_size: int
     total_s: float
+    warnings: tuple[str, ...] = ()
 
 
 def edit(
@@ -66,9 +67,9 @@ def edit(
         cancel.check()
         if new != old:
             check_same_guest(old.xml, new.xml)
-        rewritten = changed = new != old or header != opened.info.header
-        if changed:
-            rewritten = not _overwritten(opened, header, new) and _rewrite(opened, header, new, cancel)
+        changed = new != old or header != opened.info.header
+        rewritten = changed and not _overwritten(opened, header, new)
+        warnings = _rewrite(opened, header, new, cancel) if rewritten else ()
         return EditReport(
             path=opened.path,
             changed=changed,
@@ -76,6 +77,7 @@ def edit(
             was_running=header.was_running,
             image_size=opened.path.stat().st_size,
             total_s=perf_counter() - began,
+            warnings=warnings,
         )
 
 
@@ -104,8 +106,8 @@ def _difference(before: bytes, after: bytes) -> tuple[int, int]:
     return len(before) - 1 - from_end[0] // 8, len(before) - from_end[1] // 8
 
 
-def _rewrite(image: OpenImage, header: Header, new: Metadata, cancel: Cancellation) -> bool:
-    """A new file with new room to edit, and all that follows the metadata in the old one."""
+def _rewrite(image: OpenImage, header: Header, new: Metadata, cancel: Cancellation) -> tuple[str, ...]:
+    """A new file with new room to edit, and all that follows the metadata in the old one; what is to be said of it."""
     data, cookie_offset = encode_metadata(new)
     complete = replace(header, data_size=len(data), cookie_offset=cookie_offset)
     partial = encode_header(replace(complete, complete=False))
@@ -119,4 +121,5 @@ def _rewrite(image: OpenImage, header: Header, new: Metadata, cancel: Cancellati
         except DestinationError:
             cancel.check()  # then that is the reason
             raise
-    return True
+        file.remove_older()
+        return tuple(file.notes)
