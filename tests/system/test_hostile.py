@@ -248,6 +248,10 @@ CRAFTED: dict[str, tuple[str, bytes]] = {
     ),
     "gzip: a name without an end": ("gzip", b"\x1f\x8b\x08\x08" + bytes(4) + b"\0\xff" + b"n" * (8 * MiB)),
     "xz: a block that says 2^60": ("xz", b"\xfd7zXZ\0\0\4\xe6\xd6\xb4F\x03\xc0" + b"\xff" * 8 + b"\x7f" + bytes(100)),
+    "xz: a filter in its header's checksum": (
+        "xz",
+        b"\xfd7zXZ\0\0\1\x69\x22\xde\x36" + bytes.fromhex("0301040a381d0000000000007d542101") + bytes(100),
+    ),
     "lzop: a block of 4 GiB": ("lzop", b"\x89LZO\0\r\n\x1a\n" + bytes(40) + HUGE * 4),
     "bzip2: nothing but a magic": ("bzip2", b"BZh9" + b"\x31\x41\x59\x26\x53\x59" + b"\xff" * 1000),
     "lz4: a block of 2 GiB": ("lz4", b"\x04\x22\x4d\x18\x64\x70\xb9" + HUGE + bytes(100)),

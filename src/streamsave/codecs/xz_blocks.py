@@ -234,9 +234,10 @@ def _claims(header: bytes) -> dict[int, int]:
         _, position = _number_at(header, position)
         size, position = _number_at(header, position)
         position += size
-    if header[position : position + 2] != _LZMA2:
+    lzma2 = header[position : min(position + 3, len(header) - 4)]
+    if len(lzma2) < 3 or not lzma2.startswith(_LZMA2):
         raise DecodeError("the data of an xz block are not LZMA2")
-    if header[position + 2] > _LARGEST_DICTIONARY:
+    if lzma2[2] > _LARGEST_DICTIONARY:
         raise _TooLarge
     return claims
 
