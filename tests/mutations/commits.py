@@ -42,6 +42,22 @@ COMMITS = (
         tests=("unit/test_commit.py::test_waited_for_once_the_image_gets_its_name",),
     ),
     Mutation(
+        name="commit-begun-too-late",
+        file=COMMIT,
+        old="            if self._over.is_set():\n                return",
+        new="            if False:\n                return",
+        why="a commit that was given up before its thread ran does not touch the file, which is closed by then",
+        tests=("unit/test_commit.py::test_interrupted_while_its_thread_starts",),
+    ),
+    Mutation(
+        name="commit-not-joined",
+        file="operations/save.py",
+        old="        finally:\n            self._commit.join()\n",
+        new="",
+        why="no thread works on the file when it is closed",
+        tests=("faults/test_limits.py::test_a_disk_that_hangs_in_the_commit_keeps_nobody",),
+    ),
+    Mutation(
         name="commit-error-lost",
         file=COMMIT,
         old="        if self._error is not None:\n            raise self._error\n",

@@ -12,9 +12,10 @@ from typing import cast
 
 import pytest
 
+from streamsave import resources
 from streamsave.cancel import Cancellation, Waker
 from streamsave.endpoints.image_sink import ImageSink
-from streamsave.errors import Aborted, DestinationError
+from streamsave.errors import Aborted, DestinationError, ResourceError
 from streamsave.operations.commit import Commit
 
 
@@ -118,4 +119,44 @@ def test_interrupted_before_that() -> None:
         commit.run(cancel)
     assert file.aborted.is_set()
     disk_is_back.set()
+    commit.join()
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "about to begin"])
+def test_interrupted_while_its_thread_starts(begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread runs, or is about to, and nobody was told: it must not finish an image whose guest is freed."""
+    file, calls = File(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def interrupted(thread: threading.Thread, what: str) -> None:
+        threads.append(thread)
+        if begun:
+            thread.start()
+            assert calls.wait(20)
+        raise KeyboardInterrupt
+
+    def hang() -> None:
+        calls.set()
+        assert file.aborted.wait(20)
+
+    monkeypatch.setattr(resources, "start", interrupted)
+    commit = commit_of(file, hang)
+    with pytest.raises(KeyboardInterrupt):
+        commit.run(Cancellation())
+    assert file.aborted.is_set()
+    if not begun:
+        threads[0].start()
+    commit.join()
+    threads[0].join()
+    assert calls.is_set() == begun
+
+
+def test_no_thread_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    commit = commit_of(File(), lambda: None)
+    with pytest.raises(ResourceError, match="cannot start a thread for the commit"):
+        commit.run(Cancellation())
     commit.join()

@@ -23,7 +23,8 @@ class Commit:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
+        self._begun = False
+        self._thread = threading.Thread(target=self._run, name="streamsave-commit")
 
     def run(self, cancel: Cancellation) -> None:
         """Return when the image exists, or raise why it does not: the commit's error, or what gave it up.
@@ -35,11 +36,9 @@ class Commit:
             Everything that ``commit`` raises, and what ``cancel`` was ended with.
 
         """
-        thread = threading.Thread(target=self._run, name="streamsave-commit")
-        resources.start(thread, "the commit")
-        self._thread = thread
         with cancel.waking(self._give_up):
             try:
+                resources.start(self._thread, "the commit")  # interrupted in there, the thread may run
                 self._over.wait()
             except BaseException as interrupt:
                 self._give_up(interrupt)
@@ -50,10 +49,14 @@ class Commit:
 
     def join(self) -> None:
         """Wait until the thread is gone. Endless if a dead disk is: free the guest first."""
-        if self._thread is not None:
+        if self._begun:
             self._thread.join()
 
     def _run(self) -> None:
+        with self._lock:
+            if self._over.is_set():
+                return  # given up before it began: the file may be closed by now
+            self._begun = True
         try:
             self._commit()
         except BaseException as error:
