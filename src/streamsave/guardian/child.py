@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,10 +48,9 @@ def main(arguments: list[str]) -> int:
     if _act(plan, image, said, monitor_fd):
         image.tidy_up()
     else:
-        image.take_back()
         if _is_dying(parent):
             _wait_readable(watch_fd)  # what it still has under way on the disk may be a rename
-            image.take_back()
+        image.take_back()
     return 0
 
 
@@ -140,7 +139,7 @@ def _tells_of_death(status: str) -> bool:
 
 def _act(plan: GuardianPlan, image: _Image, said: _Said, monitor_fd: int) -> bool:
     """Bring the guest to one of the save's two endings; returns whether that is the one with an image."""
-    committed = said.committed or _in_time(image.is_committed)  # once it was said, no disk may say otherwise
+    committed = said.committed or image.is_committed_in_time()  # once it was said, no disk may say otherwise
     if monitor_fd < 0:
         return committed
     try:
@@ -161,6 +160,15 @@ class _Image:
     def __init__(self, plan: GuardianPlan, fd: int) -> None:
         self._plan = plan
         self._fd = fd
+        self._asked: threading.Thread | None = None
+
+    def is_committed_in_time(self) -> bool:
+        """``is_committed``, or False if the disk takes too long: then the guest comes first."""
+        answers: list[bool] = []
+        self._asked = threading.Thread(target=lambda: answers.append(self.is_committed()), daemon=True)
+        self._asked.start()
+        self._asked.join(DISK_S)
+        return bool(answers and answers[0])
 
     def is_committed(self) -> bool:
         """Whether it exists, complete; if it does, it is durable then. Nobody can tell of a pipe."""
@@ -192,12 +200,18 @@ class _Image:
         if self._plan.kind == "file":
             self._remove_file()
         elif self._plan.kind == "in place":
-            try:
-                if self._begins_as(self._plan.complete):
-                    os.pwrite(self._fd, self._plan.partial.encode(), 0)
-                    os.fsync(self._fd)
-            except OSError:
-                pass  # a disk that fails like this keeps no promise
+            if self._asked:
+                self._asked.join()  # what it still has to write would come after ours
+            self._mark_partial()
+
+    def _mark_partial(self) -> None:
+        """Durably: a power failure may bring back a name of ours, but then no complete image is behind it."""
+        try:
+            if self._begins_as(self._plan.complete):
+                os.pwrite(self._fd, self._plan.partial.encode(), 0)
+                os.fsync(self._fd)
+        except OSError:
+            pass  # a disk that fails like this keeps no promise
 
     def _begins_as(self, magic: str) -> bool:
         return os.pread(self._fd, len(magic), 0) == magic.encode()
@@ -210,10 +224,12 @@ class _Image:
         try:
             if os.path.lexists(temporary) and self._is_at(destination):
                 exchange(temporary, destination)
+                _sync_directory(destination)
         except FileNotFoundError:
             pass  # there is no image, or it took the place of nothing
         except OSError:
             return
+        self._mark_partial()
         for path in (temporary, destination):
             self._remove(path)
 
@@ -271,15 +287,6 @@ class _InheritedMonitor:
                 return
             *lines, buffer = (buffer + data).split(b"\n")
             yield from lines
-
-
-def _in_time(ask: Callable[[], bool]) -> bool:
-    """The answer of ``ask``, or False if the disk takes too long: then the guest comes first."""
-    answers: list[bool] = []
-    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
-    thread.start()
-    thread.join(DISK_S)
-    return bool(answers and answers[0])
 
 
 def _sync_directory(path: str) -> None:

@@ -97,7 +97,8 @@ class Trial:
         allowed = (self._after_a_fault() - ({"new"} if taken_back else set())) if error else {"new"}
         self._hold(seen.get(self.scenario.destination, "absent") in allowed, label, error, seen)
         self._hold(not left or for_good or (error is None and left == ["earlier"]), label, error, seen)
-        return examine(recorded.recording, judge, self._random, succeeded=error is None, **self._amount)
+        end = judge.expected.sights if error else frozenset({"new"})
+        return examine(recorded.recording, judge, self._random, end=end, **self._amount)
 
     def _after_a_fault(self) -> frozenset[Sight]:
         """Where an older image changes places with the new one it is there, or the new one is; else it may be gone."""
@@ -109,11 +110,11 @@ class Trial:
     def power_fails_after_kills(self) -> Iterator[tuple[str, Findings]]:
         """``kill -9`` after each event since the guardian is there; which does its part, and then the power fails.
 
-        Once more with each of the two fsyncs of the guardian's failing, where it comes to them. And in place once more right
-        after each fsync that failed.
+        Once more with each of the guardian's fsyncs failing, four at the most, where it comes to them. And in place once
+        more right after each fsync that failed.
         """
         for count in range(self.recorded.begun, len(self.recording.events) + 1):
-            for number in range(3):
+            for number in range(5):
                 fault = nth_fails("sync", number, for_good=False)
                 guardian = _guardian_acts(self.recorded, count, fault)
                 if number and not _sync_failed(guardian.events):
@@ -129,13 +130,20 @@ class Trial:
             yield label, self._after_the_guardian(label, recorded, at, _guardian_acts(recorded, at, no_fault))
 
     def _after_the_guardian(self, label: str, recorded: Recorded, count: int, guardian: _Guardian) -> Findings:
-        judge = Judge(recorded.expected(self._after_a_fault() if _sync_failed(guardian.events) else None))
+        failed = _sync_failed(guardian.events)
+        judge = Judge(recorded.expected(self._after_a_fault() if failed else self._taken_back()))
         seen = _look(guardian.after, judge)
         allowed = {"new"} if guardian.committed else judge.expected.sights - {"new"}
         self._hold(seen.get(self.scenario.destination, "absent") in allowed, label, seen)
         self._hold(not any(name.endswith(TEMPORARY_SUFFIX) for name in seen), label, seen)
         whole = recorded.recording.then(guardian.events, count)
-        return examine(whole, judge, self._random, first=count, succeeded=guardian.committed, **self._amount)
+        end = judge.expected.sights if failed and not guardian.committed else allowed  # what it did is durable
+        return examine(whole, judge, self._random, first=count, end=end, **self._amount)
+
+    def _taken_back(self) -> frozenset[Sight]:
+        """A name that comes back has nothing complete behind it."""
+        sights = self.scenario.sights
+        return sights if sights == ONE_OF_BOTH and self.scenario.exchanges else sights | {"incomplete"}
 
     def _hold(self, held: bool, label: str, *what: object) -> None:
         if not held:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,11 +106,11 @@ class Judge:
             return "complete and verified, but not byte for byte what was written"
         return "new"
 
-    def problem(self, seen: dict[str, Sight], *, over: bool) -> str:
-        """What is wrong with such a folder; empty: nothing. ``over``: the operation reported success before."""
+    def problem(self, seen: dict[str, Sight], allowed: AbstractSet[Sight]) -> str:
+        """What is wrong with such a folder; empty: nothing. ``allowed``: what may be at the destination."""
         expected = self.expected
         sight = seen.get(expected.destination, "absent")
-        if sight not in ({"new"} if over else expected.sights):
+        if sight not in allowed:
             return f"{expected.destination} is {sight}"
         for name, each in seen.items():
             if name != expected.destination and (each not in ALWAYS or name_role(name) != "the temporary"):
@@ -143,12 +144,12 @@ def examine(
     subsets: int = 9,
     samples: int = 60,
     first: int = 0,
-    succeeded: bool = True,
+    end: AbstractSet[Sight] = frozenset({"new"}),
     keep: bool = False,
 ) -> Findings:
     """All states that the model allows at every moment from ``first`` on, or as many as that.
 
-    ``succeeded``: the operation did, so in the end the new image has to be there whatever is lost. ``keep`` samples.
+    ``end``: what may be there when all is done, whatever is lost; after a success the new image alone. ``keep`` samples.
     """
     findings = Findings()
     judge.forget_keys()
@@ -156,7 +157,7 @@ def examine(
         if moment.count < first:
             continue
         findings.moments += 1
-        over = succeeded and moment.count == len(recording.events)
+        allowed = end if moment.count == len(recording.events) else judge.expected.sights
         states: Iterable[State] = moment.few()
         if is_fullest:
             states = [*states, *moment.many(random, subsets=subsets, samples=samples)]
@@ -164,7 +165,7 @@ def examine(
             seen = judge.look(state)
             folder = tuple(sorted((name_role(name), sight) for name, sight in seen.items()))
             findings.states += 1
-            if problem := judge.problem(seen, over=over):
+            if problem := judge.problem(seen, allowed):
                 findings.complaints.append(f"{problem}\n{state}")
                 if len(findings.complaints) == MAX_COMPLAINTS:
                     return findings
