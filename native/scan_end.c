@@ -23,5 +23,5 @@ void ss_scan_search_end(ss_scanner *s, const uint8_t *data, size_t n)
     }
     s->old = old;
     s->recent = recent;
-    s->end_mark = (recent & 0xff) == 0 && (!footed || (recent >> 24 & 0xffffff) == 0x7e0000); /* 0: the end's section type */
+    s->end_mark = (recent & 0xff) == SECTION_END && (!footed || (recent >> 24 & 0xffffff) == 0x7e0000);
 }

@@ -4,6 +4,12 @@
 
 #include "scan.h"
 
+/* The byte that each section begins with, and the one before its footer. */
+enum section {
+    SECTION_END = 0, SECTION_START = 1, SECTION_PART = 2, SECTION_LAST = 3, SECTION_FULL = 4,
+    SUBSECTION = 5, DESCRIPTION = 6, CONFIGURATION = 7, COMMAND = 8, FOOTER = 0x7e
+};
+
 /* What is known of the footers behind each section: ss_scanner's field of that name. */
 enum footers { UNKNOWN, PRESENT, ABSENT };
 
