@@ -20,7 +20,9 @@ def start(thread: threading.Thread, what: str) -> None:
     try:
         thread.start()
     except RuntimeError as error:
-        raise ResourceError(f"cannot start a thread for {what} ({error}): raise the limit on processes") from error
+        raise ResourceError(
+            f"cannot start a thread for {what} ({error}): raise the limit on processes, or use fewer threads"
+        ) from error
 
 
 @contextmanager

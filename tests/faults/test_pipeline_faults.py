@@ -158,6 +158,6 @@ def test_a_thread_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:  # where nothing comes from: those that were started would wait for ever
         pipeline = compression(SocketSource(ours), DiscardSink())
-        with pytest.raises(ResourceError, match="cannot start thread worker-1"):
+        with pytest.raises(ResourceError, match=r"cannot start a thread for the pipeline's worker-1 .*raise the limit"):
             pipeline.start()
         pipeline.join()

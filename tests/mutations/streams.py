@@ -98,8 +98,8 @@ STREAMS = (
     Mutation(
         name="pipeline-no-thread",
         file=STAGES,
-        old="                self.fail(failure)\n                raise failure from error",
-        new="                raise failure from error",
+        old="                self.fail(failure)\n                raise\n",
+        new="                raise\n",
         why="where a thread cannot be started those that were end",
         tests=("faults/test_pipeline_faults.py::test_a_thread_that_cannot_start",),
     ),

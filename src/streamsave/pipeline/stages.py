@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from time import perf_counter, thread_time
 
+from .. import resources
 from ..errors import ResourceError
 from ..types import Buffer, Sink, Source
 from .bufpool import BufferPool, Slot, foreign_slot_count
@@ -74,15 +75,12 @@ class Pipeline(ABC):
             with self._gate.lock:
                 self._running += 1
             try:
-                thread.start()
-            except RuntimeError as error:
+                resources.start(thread, f"the pipeline's {name}")
+            except ResourceError as failure:
                 with self._gate.lock:
                     self._running -= 1
-                failure = ResourceError(
-                    f"cannot start thread {name} ({error}): raise the limit on processes or use fewer threads"
-                )
                 self.fail(failure)
-                raise failure from error
+                raise
             self._threads.append(thread)
 
     def wait(self, on_tick: Callable[[], None] | None = None, tick_s: float = 0.1) -> None:
