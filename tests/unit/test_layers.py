@@ -44,7 +44,15 @@ FFI_HOME = f"{PACKAGE}._native"
 FFI = (FFI_HOME, COMPILED)
 GUARDIAN = tuple(
     f"{PACKAGE}.{name}"
-    for name in ("guardian", "guardian.child", "guardian.plan", "qemu.recovery", "endpoints", "endpoints.exchange")
+    for name in (
+        "guardian",
+        "guardian.child",
+        "guardian.plan",
+        "qemu.recovery",
+        "endpoints",
+        "endpoints.exchange",
+        "endpoints.libc",
+    )
 )
 """What runs in the guardian's process: it starts quickly and stays small, so nothing but this and the lowest layer."""
 

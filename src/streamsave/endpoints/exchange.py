@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from functools import cache
 from typing import Any, Final
+
+from . import libc
 
 AT_FDCWD: Final = -100
 RENAME_EXCHANGE: Final = 2
@@ -15,19 +16,10 @@ CANNOT: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 def exchange(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> None:
     """Let both names change places. OSError as it comes: FileNotFoundError where one is not there, and ``CANNOT``."""
-    renameat2 = _renameat2()
-    if renameat2 is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    import ctypes
-
-    if renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE):
-        number = ctypes.get_errno()
+    if number := libc.error_of(_renameat2(), AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE):
         raise OSError(number, os.strerror(number), os.fspath(first), None, os.fspath(second))
 
 
-@cache
 def _renameat2() -> Any:
-    """The C library's; None in one that lacks it."""
-    import ctypes
-
-    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    """In a function of its own, so that another one can stand for it."""
+    return libc.function("renameat2")

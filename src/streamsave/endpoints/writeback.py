@@ -6,8 +6,9 @@ import ctypes
 import errno
 import os
 from contextlib import suppress
-from functools import cache
 from typing import Any, Final
+
+from . import libc
 
 _WAIT: Final = 1 | 2 | 4
 """SYNC_FILE_RANGE_WAIT_BEFORE, _WRITE and _WAIT_AFTER of <linux/fs.h>."""
@@ -28,17 +29,12 @@ def wait_for_writeback(fd: int, offset: int, size: int) -> None:
         OSError: writing failed. Nobody else will be told: the system reports such an error once for each open file.
 
     """
-    call = _sync_file_range()
-    if size > 0 and call is not None and call(fd, offset, size, _WAIT):
-        number = ctypes.get_errno()
-        if number not in _CANNOT:
+    if size > 0:
+        number = libc.error_of(_sync_file_range(), fd, ctypes.c_int64(offset), ctypes.c_int64(size), _WAIT)
+        if number and number not in _CANNOT:
             raise OSError(number, os.strerror(number))
 
 
-@cache
 def _sync_file_range() -> Any:
-    """The C library's; None in one that lacks it."""
-    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
-    if function is not None:
-        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return function
+    """In a function of its own, so that another one can stand for it."""
+    return libc.function("sync_file_range")
