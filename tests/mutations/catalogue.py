@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .commits import COMMITS
+from .disks import DISKS
 from .durability import DURABILITY
 from .guardians import GUARDIANS
 from .guests import GUESTS
@@ -17,6 +18,7 @@ from .streams import STREAMS
 
 MUTATIONS = (
     *DURABILITY,
+    *DISKS,
     *REPLACING,
     *GUESTS,
     *COMMITS,

@@ -39,14 +39,14 @@ def pieces(size: int) -> Iterator[bytes]:
         size -= piece
 
 
-def refuse(monkeypatch: pytest.MonkeyPatch, fd: int, first: int = 1) -> None:
+def refuse(monkeypatch: pytest.MonkeyPatch, fd: int, first: int = 1, number: int = errno.EINVAL) -> None:
     """The file system takes the flag, but from the ``first`` write on none with it."""
     write, count = os.write, [0]
 
     def fail(to: int, data: Any) -> int:
         count[0] += 1
         if to == fd and is_direct(fd) and count[0] >= first:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            raise OSError(number, os.strerror(number))
         return write(to, data)
 
     monkeypatch.setattr(os, "write", fail)
@@ -108,6 +108,30 @@ def test_whole_blocks_go_past_the_cache_and_the_tail_does_not(fd: int, monkeypat
     assert tail == (False, BUFFER_SIZE + 3 * BLOCK_SIZE, 5)
 
 
+def test_a_file_system_that_takes_a_part_of_a_block(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows is at no offset and in no memory for it: it may refuse that, and here it does."""
+    write, parts = os.write, iter([1000])
+
+    def take(to: int, data: memoryview) -> int:
+        if to == fd and is_direct(fd):
+            if not (part := next(parts, 0)):
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+            taken = write(to, data[:part])
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+            return taken
+        return write(to, data)
+
+    monkeypatch.setattr(os, "write", take)
+    writer = DirectWriter(fd, 0, lambda: None)
+    data = b"".join(pieces(BUFFER_SIZE + 3 * BLOCK_SIZE + 5))
+    writer.write([data])
+    writer.finish()
+    assert not is_direct(fd)
+    assert os.pread(fd, len(data) + 1, 0) == data
+
+
 def test_an_offset_that_is_no_block(fd: int) -> None:
     writer = DirectWriter(fd, 300, lambda: None)
     assert "begins at 300" in writer.refusal
@@ -134,27 +158,35 @@ def test_an_image(tmp_path: Path) -> None:
     assert image.notes == []
 
 
-def test_a_file_system_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [MiB + 1, 9 * MiB + 1234], ids=["seen at the end", "seen early"])
+@pytest.mark.parametrize(("the_flag", "why"), [(True, "it (not here)"), (False, "such writes (Invalid argument)")])
+def test_a_file_system_that_refuses(
+    the_flag: bool, why: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image = NewImage(tmp_path / "image", HEAD)
     with image:
+        if the_flag:
+            monkeypatch.setattr(fcntl, "fcntl", raising(OSError(errno.EINVAL, "not here")))
+        else:
+            refuse(monkeypatch, image.fileno())
         image.bypass_cache()
-        refuse(monkeypatch, image.fileno())
-        data = b"".join(pieces(9 * MiB + 1234))
+        data = b"".join(pieces(size))
         for start in range(0, len(data), 700_001):
             image.write([data[start : start + 700_001]])
         image.flush()
         image.commit(b"H" * 92, b"P" * 92)
     assert (tmp_path / "image").read_bytes() == b"H" * 92 + HEAD[92:] + data
-    assert image.notes == ["the page cache was not bypassed: this file system refuses such writes (Invalid argument)"]
+    assert image.notes == [f"the page cache was not bypassed: this file system refuses {why}"]
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = NewImage(tmp_path / "image", HEAD)
     with image:
         image.bypass_cache()
-        monkeypatch.setattr(os, "write", raising(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+        refuse(monkeypatch, image.fileno(), number=errno.ENOSPC)  # and would take it in the other way
         with pytest.raises(DestinationError, match=r"cannot write at offset [0-9]+: No space left on device; free some"):
             image.write([bytes(2 * BUFFER_SIZE)])
+    assert image.notes == []
 
 
 def test_the_flag_is_off_again_whatever_happens(tmp_path: Path) -> None:

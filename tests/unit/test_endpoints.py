@@ -82,6 +82,19 @@ def test_ends_that_fail_pass_the_rest_on() -> None:
     source.close()
 
 
+def test_names_change_places(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("1")
+    other.write_text("2")
+    exchange.exchange(one, other)
+    assert (one.read_text(), other.read_text()) == ("2", "1")
+    other.unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        exchange.exchange(one, other)
+    assert (caught.value.filename, caught.value.filename2) == (str(one), str(other))
+    assert one.read_text() == "2"
+
+
 def test_names_cannot_change_places_where_the_system_does_not_know_how(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

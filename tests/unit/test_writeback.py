@@ -21,7 +21,6 @@ def test_a_file_with_a_disk_behind_it(tmp_path: Path) -> None:
         os.write(file.fileno(), bytes(MiB))
         begin_writeback(file.fileno(), 0, MiB)
         wait_for_writeback(file.fileno(), 0, MiB)
-        wait_for_writeback(file.fileno(), MiB, 0)
 
 
 def test_what_has_no_disk_is_not_waited_for() -> None:

@@ -79,15 +79,10 @@ class DirectWriter:
             except OSError as error:
                 if not self._direct or error.errno != errno.EINVAL:
                     raise
-                self._give_up(f"this file system refuses such writes ({error.strerror})")
-            if done % BLOCK_SIZE and self._direct and done < size:
-                self._give_up("the file system took a part of a block")  # and is about to say that it is full
+                self.refusal = f"this file system refuses such writes ({error.strerror})"
+                self.stop()
         self._view[: self._fill - size] = self._view[size : self._fill]
         self._fill -= size
-
-    def _give_up(self, why: str) -> None:
-        self.refusal = why
-        self.stop()
 
     def _set(self, *, direct: bool) -> None:
         flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)

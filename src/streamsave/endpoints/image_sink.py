@@ -92,7 +92,6 @@ class ImageSink(ABC):
     def bypass_cache(self) -> None:
         """From now on, and until ``flush``, write past the page cache; a note says where that cannot be."""
         self._direct = DirectWriter(self._fd, self.size, self._check_aborted)
-        self._leave_refused_direct()
 
     def write(self, parts: Sequence[Buffer]) -> None:
         """See ``Sink``. Appends."""

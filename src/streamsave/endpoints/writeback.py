@@ -23,16 +23,15 @@ def begin_writeback(fd: int, offset: int, size: int) -> None:
 
 
 def wait_for_writeback(fd: int, offset: int, size: int) -> None:
-    """Wait until nothing in that range is dirty any more. It is not durable then: metadata and disk caches come last.
+    """Wait until nothing in that range (never empty) is dirty any more. Not durable: metadata and disk caches come last.
 
     Raises:
         OSError: writing failed. Nobody else will be told: the system reports such an error once for each open file.
 
     """
-    if size > 0:
-        number = libc.error_of(_sync_file_range(), fd, ctypes.c_int64(offset), ctypes.c_int64(size), _WAIT)
-        if number and number not in _CANNOT:
-            raise OSError(number, os.strerror(number))
+    number = libc.error_of(_sync_file_range(), fd, ctypes.c_int64(offset), ctypes.c_int64(size), _WAIT)
+    if number and number not in _CANNOT:
+        raise OSError(number, os.strerror(number))
 
 
 def _sync_file_range() -> Any:
