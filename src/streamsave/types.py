@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mmap import mmap
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 Buffer: TypeAlias = bytes | bytearray | memoryview | mmap
 """Contiguous memory. Whoever is given one borrows it: no export may be kept after the call returns."""
@@ -28,6 +28,18 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give the descriptor back. May be called twice."""
+
+
+@runtime_checkable
+class RandomSource(Source, Protocol):
+    """A source of which any part can be had at any time, by any number of threads at once."""
+
+    def readinto_at(self, view: memoryview, offset: int) -> int:
+        """As ``readinto``, but from ``offset``, which counts from the start of the source; where that reads on stays.
+
+        Raises:
+            SourceError: as ``readinto``.
+        """
 
 
 class Sink(Protocol):
@@ -106,7 +118,7 @@ class Progress:
     level: int | None = None
     """The level of the moment, with level ``auto``; None: it does not change, or nothing is compressed."""
     read_s: float = 0.0
-    """Seconds that the reader waited for its input: for QEMU in a save, for the disk in a restore."""
+    """Seconds that reading took: waiting for QEMU in a save, for the disk in a restore, where each thread may read."""
     write_s: float = 0.0
     """Seconds that the writer waited for its output: for the disk in a save, for QEMU in a restore."""
     cpu_s: float = 0.0

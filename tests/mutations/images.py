@@ -201,8 +201,19 @@ IMAGES = (
         file="endpoints/limited.py",
         old="        got = self._source.readinto(view[: self._left])",
         new="        got = self._source.readinto(view)",
-        why="the index behind a raw payload is none of it",
-        tests=("system/test_verify.py::test_a_damaged_index_is_damage[raw]",),
+        why="the index behind a raw payload in a pipe is none of it",
+        tests=("system/test_convert.py::test_a_finished_image_through_a_pipe_is_held_against_its_index[raw]",),
+    ),
+    Mutation(
+        name="image-part",
+        file="endpoints/limited.py",
+        old="readinto_at(view[: max(0, self._size - offset)], ",
+        new="readinto_at(view, ",
+        why="the same in a file",
+        tests=(
+            "system/test_verify.py::test_a_damaged_index_is_damage[raw]",
+            "unit/test_indexed.py::test_a_part_of_a_source_ends_where_it_does",
+        ),
     ),
     # -- the structure of a stream, in the reference
     Mutation(

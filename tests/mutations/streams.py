@@ -114,10 +114,32 @@ STREAMS = (
     Mutation(
         name="decompress-indexed-cut",
         file=DECOMPRESS,
-        old="            if self._payload.readinto(view[:size]) < size:\n                raise TruncatedError",
-        new="            if not self._payload.readinto(view[:size]):\n                raise TruncatedError",
+        old="            if take(view[:size]) < size:\n                raise TruncatedError",
+        new="            if not take(view[:size]):\n                raise TruncatedError",
         why="a payload that ends inside a frame was cut",
-        tests=("faults/test_restore_faults.py::test_the_image_is_truncated_while_it_is_read[raw]",),
+        tests=("unit/test_indexed.py::test_a_frame_that_is_cut[in-order]",),
+    ),
+    Mutation(
+        name="decompress-fetched-cut",
+        file=DECOMPRESS,
+        old="        if got < len(frame):\n            raise TruncatedError",
+        new="        if not got:\n            raise TruncatedError",
+        why="the same where the workers read",
+        tests=(
+            "faults/test_restore_faults.py::test_the_image_is_truncated_while_it_is_read[raw]",
+            "unit/test_indexed.py::test_a_frame_that_is_cut[random]",
+        ),
+    ),
+    Mutation(
+        name="decompress-read-failure-blamed",
+        file=DECOMPRESS,
+        old="            except StreamsaveError:\n                raise  # the payload cannot be read\n            except Exception as error:\n                raise self._failed(error, slot) from error\n            slot.parts = self._reframer",
+        new="            except Exception as error:\n                raise self._failed(error, slot) from error\n            slot.parts = self._reframer",
+        why="a file that cannot be read is not the codec's fault",
+        tests=(
+            "faults/test_restore_faults.py::test_an_image_that_cannot_be_read_any_further",
+            "unit/test_indexed.py::test_a_source_that_fails",
+        ),
     ),
     Mutation(
         name="decompress-indexed-size",
@@ -266,8 +288,8 @@ STREAMS = (
     Mutation(
         name="file-read-aborted",
         file="endpoints/file.py",
-        old='        if self._aborted:\n            raise SourceError(f"{self._path}: reading',
-        new='        if False:\n            raise SourceError(f"{self._path}: reading',
+        old='            if self._aborted:\n                raise SourceError(f"{self._path}: reading',
+        new='            if False:\n                raise SourceError(f"{self._path}: reading',
         why="nothing is read once an operation was given up",
         tests=("unit/test_endpoints.py::test_a_file_is_not_read_after_abort",),
     ),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from ..errors import DestinationError, SourceError
-from ..types import Buffer, DurableSink, Sink, Source
+from ..types import Buffer, DurableSink, RandomSource, Sink, Source
 
 
 class FailingSource:
@@ -34,6 +34,21 @@ class FailingSource:
     def close(self) -> None:
         """See ``Source``."""
         self._source.close()
+
+
+class FailingRandomSource(FailingSource):
+    """The same for ``source``, any part of which can be had: what begins before ``fail_after`` is there, and no more."""
+
+    def __init__(self, source: RandomSource, fail_after: int) -> None:
+        super().__init__(source, fail_after)
+        self._random = source
+        self._fail_after = fail_after
+
+    def readinto_at(self, view: memoryview, offset: int) -> int:
+        """See ``RandomSource``."""
+        if offset >= self._fail_after:
+            raise SourceError("injected: the source broke")
+        return self._random.readinto_at(view, offset)
 
 
 class FailingSink:

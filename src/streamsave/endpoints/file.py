@@ -23,11 +23,12 @@ MODE = 0o600
 
 
 class FileSource:
-    """Reads an open file from its current offset to its end. Owns ``fd``."""
+    """Reads an open file from its start to its end, or any part of it. Owns ``fd``, whose offset it leaves alone."""
 
     def __init__(self, fd: int, path: Path) -> None:
         self._fd = fd
         self._path = path
+        self._position = 0
         self._aborted = False
         with suppress(OSError):  # advice, which not every file system takes
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -37,7 +38,7 @@ class FileSource:
         return self._fd
 
     def read_at(self, size: int, offset: int) -> bytes:
-        """``size`` bytes from ``offset`` in the file, fewer only at its end. The current offset stays.
+        """``size`` bytes from ``offset`` in the file, fewer only at its end.
 
         Raises:
             SourceError: the read failed.
@@ -53,15 +54,22 @@ class FileSource:
 
     def readinto(self, view: memoryview) -> int:
         """See ``Source``."""
+        got = self.readinto_at(view, self._position)
+        self._position += got
+        return got
+
+    def readinto_at(self, view: memoryview, offset: int) -> int:
+        """See ``RandomSource``."""
+
+        def give(rest: memoryview) -> int:
+            if self._aborted:
+                raise SourceError(f"{self._path}: reading was aborted", path=self._path)
+            return os.preadv(self._fd, [rest], offset + len(view) - len(rest))
+
         try:
-            return read_all(self._give, view)
+            return read_all(give, view)
         except OSError as error:
             raise SourceError(f"{self._path}: cannot be read: {error.strerror}", path=self._path) from error
-
-    def _give(self, view: memoryview) -> int:
-        if self._aborted:
-            raise SourceError(f"{self._path}: reading was aborted", path=self._path)
-        return os.readv(self._fd, [view])
 
     def abort(self) -> None:
         """See ``Source``. A read from a disk cannot be woken; it is the last one."""

@@ -18,12 +18,17 @@ class MemorySource:
 
     def readinto(self, view: memoryview) -> int:
         """See ``Source``."""
-        if self._aborted:
-            raise SourceError("reading memory was aborted")
-        size = min(len(view), len(self._view) - self._offset)
-        view[:size] = self._view[self._offset : self._offset + size]
+        size = self.readinto_at(view, self._offset)
         self._offset += size
         return size
+
+    def readinto_at(self, view: memoryview, offset: int) -> int:
+        """See ``RandomSource``."""
+        if self._aborted:
+            raise SourceError("reading memory was aborted")
+        with self._view[offset : offset + len(view)] as part:
+            view[: len(part)] = part
+            return len(part)
 
     def abort(self) -> None:
         """See ``Source``."""

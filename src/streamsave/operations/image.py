@@ -15,7 +15,7 @@ from typing import Final, Self
 from ..codecs.base import Codec
 from ..endpoints.descriptor import name_of
 from ..endpoints.file import FileSource
-from ..endpoints.limited import LimitedSource
+from ..endpoints.limited import SourcePart
 from ..errors import (
     CorruptImageError,
     ImageError,
@@ -197,7 +197,7 @@ class OpenImage(ImageReader):
         except BaseException:
             self.source.close()
             raise
-        self.payload = LimitedSource(self.source, self.info.payload_size)
+        self.payload = SourcePart(self.source, self.info.payload_offset, self.info.payload_size)
 
     def _read_info(self, file_size: int) -> ImageInfo:
         header, metadata = self._read_head(self.source)

@@ -19,7 +19,7 @@ from ..units import MiB, format_size
 class Slot:
     """One page-aligned buffer and what became of it. Fields belong to the stage that holds the slot."""
 
-    __slots__ = ("buffer", "leaves", "number", "offset", "parts", "size", "view")
+    __slots__ = ("buffer", "leaves", "number", "offset", "parts", "read_s", "size", "view")
 
     def __init__(self, size: int) -> None:
         """ResourceError: there is no memory for it."""
@@ -37,6 +37,8 @@ class Slot:
         """The chunk's or frame's place in the stream, from 0."""
         self.offset = 0
         """Where the input began, in bytes from the start of the input."""
+        self.read_s = 0.0
+        """Seconds that a worker took to read the input, where that is not the reader's task."""
         self.parts: Iterable[Buffer] | None = None
         """The output, once it is there; perhaps made when the writer asks for it."""
         self.leaves = b""

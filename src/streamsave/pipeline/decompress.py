@@ -1,8 +1,10 @@
 """Payload to stream: reader (frames) --> decoders (chunks) --> writer (in order).
 
-The reader finds the frames without decoding them. Of what another program wrote the codec's reframer makes frames for the
-same decoders, and has a say in the writer too. Where that does not go either, the reader becomes the sequential decoder
-itself and fills the slots with decoded bytes. Order, bounds and endings stay the same.
+The reader finds the frames without decoding them. Where an index tells the places of all, and any part of the source can
+be had, it only hands these out, and each worker reads its own frames: no copy more, as many reads at a time as workers.
+Of what another program wrote the codec's reframer makes frames for the same decoders, and has a say in the writer too. Where
+that does not go either, the reader becomes the sequential decoder itself and fills the slots with decoded bytes. Order,
+bounds and endings stay the same.
 Where the image has an index, that is the word on where the frames are and what is in them.
 """
 
@@ -11,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
+from time import perf_counter
 
 from ..codecs.base import Codec, DecodeError, NotFramed, OversizedError, Reframer, TruncatedError
 from ..errors import CodecError, CorruptImageError, ImageError, StreamsaveError, TruncatedImageError
 from ..format.frames import FrameTable
 from ..format.index import Index
-from ..types import Buffer, Sink, Source
+from ..types import Buffer, RandomSource, Sink, Source
 from .bufpool import BufferPool, Slot, slot_count
 from .gate import Gate
 from .payload import Payload
@@ -53,6 +56,8 @@ class Decompression(Pipeline):
         self._payload_offset = payload_offset
         self._payload = Payload(source, self.stats)
         self._index = index
+        self._random = source if index and isinstance(source, RandomSource) else None
+        """What each worker reads its own frames from, where it is known where they are."""
         self._splitter = codec.splitter()
         self._reframer: Reframer | None = None
         """Makes and settles the frames, since they are not ours."""
@@ -88,21 +93,22 @@ class Decompression(Pipeline):
             self._publish(slot)
 
     def _indexed(self, frames: FrameTable) -> Callable[[memoryview], int]:
-        """The next frame by the index. What stands before, between and behind the frames is the codec's."""
+        """The next frame by the index. What stands before and behind the frames is the codec's."""
         sizes = iter(frames.sizes)
+        take = self._payload.leave if self._random else self._payload.readinto
 
         def next_frame(view: memoryview) -> int:
             size = next(sizes, None)
             if size is None:
-                self._payload.readinto(memoryview(bytearray(len(self._codec.epilogue))))
+                take(memoryview(bytearray(len(self._codec.epilogue))))
                 return 0
             if not 0 < size <= len(view):
                 raise DecodeError(f"in the index it has {size} bytes, and no frame has")
-            if self._payload.readinto(view[:size]) < size:
+            if take(view[:size]) < size:
                 raise TruncatedError("the file ends inside it")
             return size
 
-        self._payload.readinto(memoryview(bytearray(frames.payload_start)))
+        take(memoryview(bytearray(frames.payload_start)))
         return next_frame
 
     def _split(self) -> Callable[[memoryview], int]:
@@ -186,15 +192,27 @@ class Decompression(Pipeline):
             frame, room = slot.view[: slot.size], slot.view[self._frame_room :]
             chunk: Buffer | DecodeError
             try:
+                if self._random:
+                    self._fetch(slot, frame, self._random)
                 chunk = decoder.decode(frame, room)
                 if self._index and (objection := self._index.objection(slot.number, memoryview(chunk))):
                     raise DecodeError(objection)
             except DecodeError as error:
                 chunk = error
+            except StreamsaveError:
+                raise  # the payload cannot be read
             except Exception as error:
                 raise self._failed(error, slot) from error
             slot.parts = self._reframer.settle(frame, chunk) if self._reframer else self._settle(frame, chunk)
             self._deliver(slot)
+
+    def _fetch(self, slot: Slot, frame: memoryview, source: RandomSource) -> None:
+        """Read the frame, of which the reader only said where it is."""
+        began = perf_counter()
+        got = source.readinto_at(frame, slot.offset)
+        slot.read_s = perf_counter() - began
+        if got < len(frame):
+            raise TruncatedError("the file ends inside it")
 
     def _settle(self, frame: memoryview, chunk: Buffer | DecodeError) -> Iterable[Buffer]:
         """As a ``Reframer`` does, for frames that the splitter found: lazily, so in the writer's thread."""
@@ -219,6 +237,8 @@ class Decompression(Pipeline):
         try:
             while slots := self._take_output():
                 for slot in slots:
+                    if self._random:
+                        self.stats.read_s += slot.read_s
                     self._put_each(slot.parts or ())
                 self._recycle(slots)
             self._put_each(self._reframer.finish() if self._reframer else ())

@@ -37,6 +37,11 @@ class Payload:
             self._ahead = self._ahead[got:]
         return got if got == len(view) else got + self._fill(view[got:])
 
+    def leave(self, view: memoryview) -> int:
+        """Leave out what would fill ``view``, for somebody else to read; its size. Nothing was given back."""
+        self._stats.bytes_in += len(view)
+        return len(view)
+
     def read(self, size: int) -> Buffer:
         """Up to ``size`` bytes, empty only at the end; borrowed until the next call."""
         if len(self._buffer) < size:

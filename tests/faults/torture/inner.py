@@ -49,12 +49,16 @@ def short_writes(amount: float, seed: str) -> None:
 
 def short_reads(amount: float, seed: str) -> None:
     """The same for what is read."""
-    chance, readv = Random(seed), os.readv
+    chance = Random(seed)
 
-    def read(fd: int, views: Any) -> int:
-        return readv(fd, [views[0][: max(1, int(len(views[0]) * chance.random()))]])
+    def short(readv: Any) -> Any:
+        def read(fd: int, views: Any, *offset: int) -> int:
+            got: int = readv(fd, [views[0][: max(1, int(len(views[0]) * chance.random()))]], *offset)
+            return got
 
-    os.readv = read
+        return read
+
+    os.readv, os.preadv = short(os.readv), short(os.preadv)
 
 
 def slow_disk(amount: float, seed: str) -> None:
@@ -64,7 +68,8 @@ def slow_disk(amount: float, seed: str) -> None:
     def wait() -> None:
         time.sleep(amount * chance.random())
 
-    os.writev, os.fsync, os.readv = (instant(each, wait) for each in (os.writev, os.fsync, os.readv))
+    os.writev, os.fsync = instant(os.writev, wait), instant(os.fsync, wait)
+    os.readv, os.preadv = instant(os.readv, wait), instant(os.preadv, wait)
 
 
 def codec_raises(amount: float, seed: str) -> None:
