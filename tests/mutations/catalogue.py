@@ -9,6 +9,7 @@ from .guardians import GUARDIANS
 from .guests import GUESTS
 from .images import IMAGES
 from .indexes import INDEXES
+from .levels import LEVELS
 from .natives import NATIVES
 from .others import OTHERS
 from .payloads import PAYLOADS
@@ -29,5 +30,6 @@ MUTATIONS = (
     *PAYLOADS,
     *NATIVES,
     *STREAMS,
+    *LEVELS,
     *OTHERS,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable
 from itertools import pairwise
 from random import Random
@@ -142,11 +143,17 @@ def test_a_hundred_times_too_slow_is_left_within_seconds() -> None:
     assert pipeline.level_at(66) <= 2
 
 
+def noted(control: LevelControl, load: float, now_s: float, size: float = 1.0) -> float:
+    """Let ``control`` hear of a chunk, for ``size`` times 10 ms, after ``now_s``; the time afterwards."""
+    seconds = 0.01 * size
+    control.note(control.level, work_s=seconds * load, wait_s=seconds * (1 - load), now_s=now_s + seconds)
+    return now_s + seconds
+
+
 def told(control: LevelControl, load: float, windows: int = 1, now_s: float = 0.0) -> float:
-    """Let ``control`` see so many windows of that load; the time afterwards."""
+    """Let ``control`` see so many times two seconds of that load; the time afterwards."""
     for _ in range(windows * 200):
-        now_s += 0.01
-        control.note(control.level, work_s=0.01 * load, wait_s=0.01 * (1 - load), now_s=now_s)
+        now_s = noted(control, load, now_s)
     return now_s
 
 
@@ -169,6 +176,59 @@ def test_what_was_compressed_at_another_level_does_not_count() -> None:
     for number in range(1000):
         control.note(9, work_s=0.01, wait_s=0.0, now_s=number * 0.01)
     assert control.level == 5
+
+
+def test_one_window_with_room_is_no_reason_to_climb() -> None:
+    control, now_s = LevelControl(range(1, 10), 5, 1), 0.0
+    for number in range(100):  # each is a window
+        now_s = noted(control, 0.9 if number % 2 else 0.2, now_s, size=30)
+    assert control.level == 5
+
+
+def test_every_encoder_is_heard_before_a_decision() -> None:
+    """And those that were at work when the level changed once more."""
+    control, now_s, at = LevelControl(range(1, 10), 9, 4), 0.0, []
+    for _ in range(30):
+        at.append(control.level)
+        now_s += 1
+        control.note(control.level, work_s=4.0, wait_s=0.0, now_s=now_s)
+    assert [at.count(level) for level in (9, 8, 6, 2)] == [8, 8, 8, 6]
+
+
+def test_a_rate_that_falls_later_is_not_the_levels_fault() -> None:
+    control = LevelControl(range(1, 3), 1, 1)
+    now_s = told(control, 0.3, 2)
+    assert control.level == 2
+    for _ in range(100):
+        now_s += 0.1
+        control.note(2, work_s=0.03, wait_s=0.07, now_s=now_s)
+    assert control.level == 2
+
+
+@pytest.mark.parametrize(("load", "level"), [(0.62, 5), (0.59, 6)])
+def test_a_level_that_nobody_has_seen_needs_some_room(load: float, level: int) -> None:
+    assert told_level(LevelControl(range(1, 7), 5, 1), load) == level
+
+
+@pytest.mark.parametrize(("load", "least_s", "most_s"), [(0.35, BAR_S, BAR_S + 1), (0.25, 0, 1)])
+def test_a_level_that_is_barred_needs_more_room(load: float, least_s: float, most_s: float) -> None:
+    """It is twice the work, and that is known: 0.7 of the time is little enough only later on, 0.5 at once."""
+    control, now_s = LevelControl(range(1, 3), 2, 1), 0.0
+    while control.level == 2:
+        now_s = noted(control, 1.0, now_s)
+    left_s = now_s
+    while control.level == 1:
+        now_s = noted(control, load, now_s, size=0.5 / load)
+    assert least_s <= now_s - left_s <= most_s
+
+
+@pytest.mark.parametrize("load", [0.0, 0.9, 1.0])
+def test_what_it_knows_does_not_grow_with_time(load: float) -> None:
+    control = LevelControl(range(1, 10), 5, 1)
+    now_s = told(control, load, 50)
+    before = len(pickle.dumps(vars(control)))
+    told(control, load, 500, now_s)
+    assert len(pickle.dumps(vars(control))) <= before + 8, "a few digits more of a count"
 
 
 def test_climbs_a_few_levels_at_a_time_and_falls_ever_faster() -> None:

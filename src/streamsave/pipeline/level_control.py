@@ -17,6 +17,7 @@ given up for good.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final
 
 WINDOW_S: Final = 0.25
@@ -59,8 +60,10 @@ class LevelControl:
         """How many levels the next step down has: it doubles as long as one follows the other."""
         self._raised_from: tuple[int, float] | None = None
         """If the last change was a step up: from which level, and the two rates before it, added up."""
-        self._rates: list[float] = []
-        """Chunks per second in the windows since the last change, two of which count before a step up and after it."""
+        self._window_count = 0
+        """Since the last change."""
+        self._rates: deque[float] = deque(maxlen=2)
+        """Chunks per second in the last windows of those: two count before a step up, and two after it."""
         self._roomy = False
         """Whether the window before left room for more."""
         self._settling = threads
@@ -87,19 +90,20 @@ class LevelControl:
     def _decide(self, now_s: float) -> None:
         """A window is over."""
         load = self._work_s / ((self._work_s + self._wait_s) or 1.0)
+        self._window_count += 1
         self._rates.append(self._count / (now_s - self._began_s))
         self._cost_s[self.level] = self._work_s / self._count
         self._begin_window(now_s)
         if load >= FULL:
             self._leave(max(self._levels[0], self.level - self._stride), now_s)
-            self._stride *= 2
-        elif len(self._rates) == 2 and self._raised_from and sum(self._rates) < KEPT_RATE * self._raised_from[1]:
+            self._stride = min(2 * self._stride, len(self._levels))
+        elif self._window_count == 2 and self._raised_from and sum(self._rates) < KEPT_RATE * self._raised_from[1]:
             self._leave(self._raised_from[0], now_s)
         else:
             self._stride = 1
             higher = self._highest_with_room(load, now_s)
             if higher > self.level and self._roomy:
-                self._raised_from = self.level, sum(self._rates[-2:])
+                self._raised_from = self.level, sum(self._rates)
                 self._change(higher)
             else:
                 self._roomy = higher > self.level
@@ -133,6 +137,7 @@ class LevelControl:
     def _change(self, level: int) -> None:
         self.level = level
         self._roomy = False
+        self._window_count = 0
         self._rates.clear()
         self._settling = self._threads
 
