@@ -231,7 +231,7 @@ def test_a_qemu_that_stands_still_itself(launch: Launch, tmp_path: Path, monkeyp
     second = tmp_path / "second"
     running = launch(demo_guest(16 * MiB), "-qmp", f"unix:{second},server=on,wait=off").boot()
     running.qmp().close()
-    monkeypatch.setitem(GLOBALS, "ANSWER_S", 0.5)
+    monkeypatch.setattr("streamsave.operations.giving_back.ANSWER_S", 0.5)
     monkeypatch.setattr("streamsave.guardian.parent.HAND_OVER_S", 0.2)
     guardians: list[Guardian] = []
 

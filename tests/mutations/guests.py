@@ -6,6 +6,7 @@ from .mutation import Mutation
 
 SAVE = "operations/save.py"
 MIGRATION = "qemu/migration.py"
+GIVING_BACK = "operations/giving_back.py"
 RECOVERY = "qemu/recovery.py"
 
 GUESTS = (
@@ -162,17 +163,17 @@ GUESTS = (
     ),
     Mutation(
         name="undo-interruptible",
-        file=SAVE,
-        old="                with self._qmp.uninterrupted():\n                    act(",
-        new="                if True:\n                    act(",
+        file=GIVING_BACK,
+        old="            with qmp.uninterrupted():\n                act(",
+        new="            if True:\n                act(",
         why="giving the guest back is not cut short by the cancelling that is its reason",
         tests=("faults/test_save_moments.py::test_cancelled_while_the_guest_is_given_back",),
     ),
     Mutation(
         name="undo-one-connection",
-        file=SAVE,
-        old="                if self._address is None:\n                    raise\n",
-        new="                raise\n",
+        file=GIVING_BACK,
+        old="            if address is None:\n                raise\n",
+        new="            raise\n",
         why="QEMU may live on behind a connection that broke",
         tests=(
             "faults/test_kill.py::test_the_connection_is_cut_in_mid_save",
@@ -182,14 +183,22 @@ GUESTS = (
     Mutation(
         name="undo-not-handed-over",
         file=SAVE,
-        old="                self._guardian.hand_over()\n",
+        old="            self._guardian.hand_over()\n",
         new="",
         why="where we cannot free the guest the guardian can",
         tests=("faults/test_save_faults.py::test_the_guardian_frees_the_guest_where_we_cannot[Ctrl-C]",),
     ),
     Mutation(
+        name="sample-not-handed-over",
+        file="bench/guest.py",
+        old="                guardian.hand_over()\n",
+        new="                pass\n",
+        why="nor is a guest that was only looked at left with a migration",
+        tests=("system/test_bench_guest.py::test_the_guardian_frees_the_guest_where_we_cannot",),
+    ),
+    Mutation(
         name="undo-endless-answer",
-        file=SAVE,
+        file=GIVING_BACK,
         old="timeout_s=ANSWER_S if timeout_s is None else timeout_s)",
         new="timeout_s=timeout_s)",
         why="a QEMU that does not answer is left to the guardian, which has time",

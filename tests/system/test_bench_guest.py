@@ -15,7 +15,7 @@ from streamsave._native.scan import StreamScanner
 from streamsave.bench import guest as bench_guest
 from streamsave.bench.guest import sample_guest
 from streamsave.cancel import Cancellation
-from streamsave.errors import Aborted, GuestError
+from streamsave.errors import Aborted, GuestError, MonitorError
 from streamsave.operations.save import save
 from streamsave.options import SaveOptions
 from streamsave.units import MiB
@@ -94,6 +94,23 @@ def test_cancelled(demo: RunningQemu) -> None:
             sample_guest(demo.monitor, 8 * MiB, cancel)
     assert demo.status() == "running"
     assert settings_of(demo) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MonitorError("no answer")], ids=["Ctrl-C", "no answer"])
+def test_the_guardian_frees_the_guest_where_we_cannot(
+    error: BaseException, demo: RunningQemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = settings_of(demo)
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(bench_guest, "free_guest", fail)
+    with pytest.raises(type(error)):
+        sample_guest(demo.monitor, 8 * MiB, Cancellation())
+    assert demo.status() == "running"
+    assert settings_of(demo) == before
+    demo.wait_for_ticks(1)
 
 
 def test_kill_9(demo: RunningQemu) -> None:

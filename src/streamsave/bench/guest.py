@@ -13,7 +13,7 @@ QEMU's settings back, if we are killed meanwhile.
 from __future__ import annotations
 
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -23,6 +23,7 @@ from ..cancel import Cancellation
 from ..errors import GuestError, SourceError
 from ..guardian.parent import Guardian
 from ..guardian.plan import MIGRATING, STOPPING, GuardianPlan
+from ..operations.giving_back import surely
 from ..qemu.migration import MigrationSettings, check_savable, start_outgoing
 from ..qemu.monitor import Monitor
 from ..qemu.recovery import free_guest
@@ -46,6 +47,7 @@ def sample_guest(monitor: str | Path | socket.socket, size: int, cancel: Cancell
         Aborted: ``cancel`` was used.
 
     """
+    address = None if isinstance(monitor, socket.socket) else monitor
     with Monitor(monitor, cancel=cancel) as qmp, cancel.waking(qmp.interrupt):
         guest = check_savable(qmp)
         if not guest.was_running:
@@ -57,23 +59,21 @@ def sample_guest(monitor: str | Path | socket.socket, size: int, cancel: Cancell
         settings = MigrationSettings(qmp, PARAMETERS)
         undo = settings.undo_commands()
         plan = GuardianPlan(kind="piped", was_running=True, then="resume", undo=undo)
-        with Guardian(qmp.fileno(), -1, plan, cancel=cancel) as guardian:
+        with Guardian(qmp.fileno(), -1, plan, cancel=cancel) as guardian, ExitStack() as stack:
+
+            def hand_over() -> None:
+                qmp.close()
+                guardian.hand_over()
+
             try:
                 settings.neutralise()
                 guardian.say(STOPPING)  # QEMU may get ahead of us
                 guardian.say(MIGRATING)
-                with start_outgoing(qmp, "fd") as sock, cancel.waking(lambda _error: _shut(sock)):
-                    sample = _read(sock, size, cancel)
-                    _free(qmp, settings)  # with the socket open: what waits for a reader can be cancelled at once
-            except BaseException:
-                _free(qmp, settings)
-                raise
-        return sample
-
-
-def _free(qmp: Monitor, settings: MigrationSettings) -> None:
-    with qmp.uninterrupted():
-        free_guest(qmp, was_running=True, undo=settings.undo_commands())
+                sock = stack.enter_context(start_outgoing(qmp, "fd"))
+                with cancel.waking(lambda _error: _shut(sock)):
+                    return _read(sock, size, cancel)
+            finally:  # with the socket open: what waits for a reader can be cancelled at once
+                surely(lambda commander: free_guest(commander, was_running=True, undo=undo), qmp, address, hand_over)
 
 
 def _shut(sock: socket.socket) -> None:

@@ -8,9 +8,8 @@ takes over, with the same two endings.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ..cancel import Cancellation
 from ..endpoints.image_sink import ImageSink
@@ -19,7 +18,6 @@ from ..errors import (
     CommandError,
     GuestError,
     MigrationError,
-    MonitorConnectError,
     MonitorError,
     MonitorLostError,
     SourceError,
@@ -38,6 +36,7 @@ from ..types import ProgressCallback
 from .commit import Commit
 from .course import COMMIT, Course
 from .destination import Destination
+from .giving_back import surely
 from .guarding import guardian_plan, least_size
 from .image_writer import ImageWriter, new_image
 from .inflow import Inflow
@@ -46,8 +45,6 @@ from .reports import STREAM, SaveReport
 
 OUTCOME_TIMEOUT_S = 30.0
 """How long after the end of the stream QEMU may take to say how the migration ended."""
-ANSWER_S = 10.0
-"""How long QEMU may take for each answer when the guest is given back; then that is left to the guardian, which has time."""
 GIVEN_UP = "it was given up, and everything is as it was; allow more time, or choose a faster format or disk"
 POSTMIGRATE = "in QEMU's state postmigrate: send cont before it is to be saved again"
 
@@ -268,31 +265,13 @@ class _GuestSave:
             self._warnings.append("QEMU was told to quit but has not ended yet: it may still hold its disks")
 
     def _surely(self, act: Callable[[Commander], None]) -> None:
-        """``act`` at the monitor; again on a new connection if that one broke, for QEMU may live on without it.
+        surely(act, self._qmp, self._address, self._hand_over)
 
-        Where we cannot, or are interrupted, it is the guardian's turn, whose copy of the connection may be all there is.
-        """
-        try:
-            try:
-                with self._qmp.uninterrupted():
-                    act(_Impatient(self._qmp))
-            except MonitorLostError as lost:
-                if self._address is None:
-                    raise
-                try:
-                    monitor = Monitor(self._address, greeting_s=ANSWER_S)
-                except MonitorConnectError:
-                    raise lost from None
-                with monitor:
-                    act(_Impatient(monitor))
-        except (CommandError, GuestError):
-            raise  # QEMU's answer, and the guardian would get the same
-        except BaseException:
-            if self._guardian:
-                self._course.say("left to the guardian", guardian_pid=self._guardian.pid)
-                self._qmp.close()
-                self._guardian.hand_over()
-            raise
+    def _hand_over(self) -> None:
+        if self._guardian:
+            self._course.say("left to the guardian", guardian_pid=self._guardian.pid)
+            self._qmp.close()
+            self._guardian.hand_over()
 
     def _guardian_hears(self, what: bytes) -> None:
         if self._guardian:
@@ -314,14 +293,3 @@ class _GuestSave:
             then=self._options.then,
             warnings=tuple(self._warnings),
         )
-
-
-class _Impatient:
-    """The monitor, which waits ``ANSWER_S`` seconds for an answer where no other time is asked for."""
-
-    def __init__(self, qmp: Monitor) -> None:
-        self._qmp = qmp
-
-    def execute(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float | None = None) -> Any:
-        """See ``Commander``."""
-        return self._qmp.execute(command, arguments, timeout_s=ANSWER_S if timeout_s is None else timeout_s)
