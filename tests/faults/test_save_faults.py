@@ -42,8 +42,8 @@ from streamsave.units import MiB
 
 from ..kit.disk import mounted_disk
 from ..kit.qemu import RunningQemu
+from ..kit.unfinished import without_nameless_files
 from .saving import (
-    COMMIT,
     FOLDER,
     GLOBALS,
     HEADER,
@@ -84,8 +84,15 @@ def test_the_disk_begins_while_the_rest_is_written(image: Path, monkeypatch: pyt
     assert told == [(0, 1300, os.POSIX_FADV_DONTNEED), (1300, 1001, os.POSIX_FADV_DONTNEED)]
 
 
-@pytest.mark.parametrize("number", [PAYLOAD, COMMIT, HEADER], ids=["payload", "commit", "header"])
+@pytest.mark.parametrize("number", [PAYLOAD, HEADER], ids=["payload", "header"])
 def test_fsync_fails(number: int, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
+    assert f"{image}: cannot make the image durable: Input/output error" in str(fails(DestinationError))
+
+
+@pytest.mark.parametrize("number", range(2, 6), ids=["payload", "payload again", "header", "folder"])
+def test_fsync_fails_under_a_temporary_name(number: int, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_nameless_files(monkeypatch)
     monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
     assert f"{image}: cannot make the image durable: Input/output error" in str(fails(DestinationError))
 
@@ -155,8 +162,13 @@ def test_an_older_image_that_cannot_be_removed(guest: RunningQemu, image: Path, 
     assert read_info(image).header.complete
 
 
-def test_a_disk_that_becomes_read_only(guest: RunningQemu, tmp_path: Path) -> None:
-    """What stays is told, and is no image once the disk works again."""
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_disk_that_becomes_read_only(
+    nameless: bool, guest: RunningQemu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing stays; what has a name is told, and is no image once the disk works again."""
+    if not nameless:
+        without_nameless_files(monkeypatch)
     before = state_of(guest)
     failed: list[bool] = []
     with mounted_disk(tmp_path) as disk:
@@ -170,11 +182,14 @@ def test_a_disk_that_becomes_read_only(guest: RunningQemu, tmp_path: Path) -> No
 
         with pytest.raises(DestinationError, match="Read-only file system") as caught:
             save(guest.monitor, image, RAW, progress=fail)
-        (left,) = image.parent.iterdir()
-        assert caught.value.__notes__ == [
-            f"{left} could not be removed (Read-only file system): it is of no use, for the guest runs on"
-        ]
-        assert left.name.endswith(TEMPORARY_SUFFIX)
+        if nameless:
+            assert list(image.parent.iterdir()) == []
+        else:
+            (left,) = image.parent.iterdir()
+            assert caught.value.__notes__ == [
+                f"{left} could not be removed (Read-only file system): it is of no use, for the guest runs on"
+            ]
+            assert left.name.endswith(TEMPORARY_SUFFIX)
         goes_on(guest, before)
         disk.mend()
         save(guest.monitor, image, SaveOptions(format="raw", then="resume"))
@@ -233,6 +248,7 @@ def test_interrupted_right_after_the_naming(
 
 
 def test_the_unfinished_image_is_removed(fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_nameless_files(monkeypatch)
     write = NewImage.write
 
     def remove_and_write(file: NewImage, parts: Sequence[Buffer]) -> None:
@@ -524,7 +540,7 @@ def test_the_guardian_frees_the_guest_where_we_cannot(
 ) -> None:
     before = state_of(guest)
     monkeypatch.setitem(GLOBALS, "free_guest", free_guest)
-    monkeypatch.setattr(os, "fsync", failing(os.fsync, COMMIT))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, HEADER))
     monitor: Path | socket.socket = guest.monitor
     if by_socket:
         monitor = socket.socket(socket.AF_UNIX)

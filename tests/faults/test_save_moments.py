@@ -22,7 +22,7 @@ from streamsave.qemu.migration import MigrationSettings
 from streamsave.qemu.monitor import Monitor
 
 from ..kit.qemu import RunningQemu
-from .saving import COMMIT, Fails, failing
+from .saving import HEADER, Fails, failing
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 
@@ -82,7 +82,7 @@ def test_cancelled_while_the_guest_is_given_back(fails: Fails, monkeypatch: pyte
         return await execute(talk, name, arguments)
 
     monkeypatch.setattr(Conversation, "execute", cancel_and_execute)
-    monkeypatch.setattr(os, "fsync", failing(os.fsync, COMMIT))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, HEADER))
     monkeypatch.setattr(Guardian, "hand_over", None)
     fails(DestinationError, cancel=cancel)
     assert sent[sent.index("cont") + 1] == "query-status", "it was seen running"

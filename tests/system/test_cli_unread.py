@@ -18,9 +18,8 @@ from typing import Any
 
 import pytest
 
-from streamsave.endpoints.leftovers import TEMPORARY_SUFFIX
-
 from ..kit.qemu import RunningQemu
+from ..kit.unfinished import unfinished_size
 from ..kit.waiting import until
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
@@ -65,17 +64,17 @@ def held_terminal() -> Iterator[int]:
         os.close(master_fd)
 
 
-def in_mid_stream(image: Path) -> None:
+def in_mid_stream(process: subprocess.Popen[bytes], image: Path) -> None:
     """Wait until the payload has begun: from then on there are looks to be shown, ten a second."""
     until(
-        lambda: any(path.stat().st_size > 1 << 20 for path in image.parent.glob(f".*{TEMPORARY_SUFFIX}")),
+        lambda: unfinished_size(process.pid, image.parent) > 1 << 20,
         timeout_s=20,
         what="the payload",
     )
 
 
 def interrupted(process: subprocess.Popen[bytes], demo: RunningQemu, image: Path) -> None:
-    in_mid_stream(image)
+    in_mid_stream(process, image)
     threading.Event().wait(0.3)  # for looks to get stuck
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130

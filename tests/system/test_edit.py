@@ -28,6 +28,7 @@ from streamsave.units import KiB
 
 from ..kit.cli import Run, streamsave
 from ..kit.images import METADATA, made_up_stream, restored, save_bytes
+from ..kit.unfinished import without_nameless_files
 from ..kit.waiting import until
 
 pytestmark = pytest.mark.timeout(40)
@@ -337,6 +338,7 @@ TOUCHING = [
         for name in ("writev", "pwrite", "copy_file_range", "fsync", "rename", "unlink", "fchmod", "fchown", "setxattr")
     ),
     (file, "exchange"),
+    (file, "give_name"),
 ]
 
 
@@ -389,9 +391,14 @@ def test_it_is_whole_whenever_it_is_looked_at(xml: str | None, state: Any, image
     assert (info.metadata, info.header.was_running) == new
 
 
+@pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("xml", [titled(0), titled(100_000)])
-def test_nothing_gets_the_name_before_it_is_durable(xml: str, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_gets_the_name_before_it_is_durable(
+    xml: str, nameless: bool, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a power failure may undo: all that was not synced. The old file is not touched at all."""
+    if not nameless:
+        without_nameless_files(monkeypatch)
     calls: list[tuple[str, str]] = []
     with OpenImage(image) as old:
         before = old.source.read_at(1 << 20, 0)
@@ -407,16 +414,21 @@ def test_nothing_gets_the_name_before_it_is_durable(xml: str, image: Path, monke
             monkeypatch.setattr(home, name, noted)
         edit(image, xml=xml)
         assert old.source.read_at(1 << 20, 0) == before
-    (temporary,) = {name for _, name in calls} - {image.parent.name, image.name}
     assert not [call for call in calls if call[1] == image.name], "the image itself"
-    naming = calls.index(("exchange", temporary))
-    assert calls[naming - 1] == ("fsync", temporary)
-    after = list(dict.fromkeys(calls[naming + 1 :]))  # it is looked for again when all is closed
+    exchanged = next(at for at, (name, _) in enumerate(calls) if name == "exchange")
+    temporary = calls[exchanged][1]
+    after = list(dict.fromkeys(calls[exchanged + 1 :]))  # it is looked for again when all is closed
     assert after == [("fsync", image.parent.name), ("unlink", temporary)], "the old one, last of all"
-    header = max(at for at, call in enumerate(calls) if call == ("pwrite", temporary))
-    assert calls[header - 1] == ("fsync", temporary), "before the complete header"
-    assert calls[header + 1] == ("fsync", temporary), "and behind it"
-    assert header + 2 == naming
+    header = max(at for at, (name, _) in enumerate(calls) if name == "pwrite")
+    new = calls[header][1]
+    assert calls[header + 1] == ("fsync", new), "behind the complete header"
+    if nameless:
+        assert new.endswith("(deleted)")
+        assert calls[header + 2 : exchanged] == [("give_name", new)], "all of it is durable by then"
+    else:
+        assert new == temporary
+        assert calls[header - 1] == ("fsync", new), "before the complete header"
+        assert header + 2 == exchanged
 
 
 # -- the command line ------------------------------------------------------------------------------------------------------

@@ -99,8 +99,7 @@ def test_caller_has_the_last_word(image: Path) -> None:
 
     def refuse(stream: StreamMap) -> None:
         assert (stream.machine, stream.size) == ("pc-q35-7.2", len(STREAM))
-        (temporary,) = image.parent.iterdir()
-        assert not read_info(temporary).header.complete
+        assert nothing_there(image), "it has no name yet"
         raise NotCompleted
 
     with pytest.raises(NotCompleted):

@@ -19,6 +19,7 @@ from streamsave.qemu.transport import _private_path
 
 from ..kit.missing import require_root
 from ..kit.qemu import demo_guest
+from ..kit.unfinished import without_nameless_files
 from ..kit.waiting import until
 from .test_destinations import python_for_nobody
 
@@ -31,16 +32,26 @@ def test_an_image_is_its_owners(umask: int, tmp_path: Path) -> None:
     before = os.umask(umask)
     try:
         with NewImage(tmp_path / "image", b"head") as image:
-            assert stat.S_IMODE(image.temporary.stat().st_mode) == 0o600
+            assert stat.S_IMODE(os.fstat(image.fileno()).st_mode) == 0o600
             image.commit(b"HEAD", b"head")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "image").stat().st_mode) == 0o600
 
 
+def write_image(path: Path) -> None:
+    with NewImage(path, b"head") as image:
+        image.commit(b"HEAD", b"head")
+
+
+@pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
-def test_what_others_plant_is_not_written_to(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a folder that others may write, at a name that they guessed: O_EXCL and O_NOFOLLOW."""
+def test_what_others_plant_is_not_written_to(
+    kind: str, nameless: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that others may write, at a name that they guessed: O_EXCL and O_NOFOLLOW, and a link replaces nothing."""
+    if not nameless:
+        without_nameless_files(monkeypatch)
     monkeypatch.setattr(secrets, "token_hex", lambda _size: "guessed")
     planted, victim = leftovers.temporary_name(tmp_path / "image"), tmp_path / "victim"
     if kind != "dangling link":
@@ -50,7 +61,8 @@ def test_what_others_plant_is_not_written_to(kind: str, tmp_path: Path, monkeypa
     else:
         planted.symlink_to(victim)
     with pytest.raises(DestinationError, match="File exists"):
-        NewImage(tmp_path / "image", b"head")
+        write_image(tmp_path / "image")
+    assert not (tmp_path / "image").exists()
     assert planted.exists() or kind == "dangling link"
     assert victim.exists() == (kind != "dangling link")
     assert kind == "dangling link" or victim.read_text() == "precious"

@@ -123,14 +123,15 @@ def test_two_that_cannot_change_places_back_both_stay(path: Path, fd: int, monke
 def test_a_disk_that_hangs_does_not_keep_the_guest(path: Path, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what it does late is undone: the guest runs on by then."""
     disk_is_back = threading.Event()
-    fsync = os.fsync
+    pwrite = os.pwrite
     monkeypatch.setattr(child, "DISK_S", 0.1)
 
-    def hang(fd: int) -> None:
-        assert disk_is_back.wait(20)
-        fsync(fd)
+    def hang(fd: int, data: bytes, offset: int) -> int:
+        if data.startswith(MAGIC_COMPLETE):
+            assert disk_is_back.wait(20)
+        return pwrite(fd, data, offset)
 
-    monkeypatch.setattr(os, "fsync", hang)
+    monkeypatch.setattr(os, "pwrite", hang)
     image = _Image(plan("in place", path), fd)
     began = time.monotonic()
     assert not image.is_committed_in_time()
@@ -138,6 +139,7 @@ def test_a_disk_that_hangs_does_not_keep_the_guest(path: Path, fd: int, monkeypa
     threading.Timer(0.2, disk_is_back.set).start()
     image.take_back()
     assert disk_is_back.is_set(), "it waited for what was under way"
+    time.sleep(0.1)
     assert os.pread(fd, 100, 0) == MAGIC_PARTIAL + b"more"
     assert not image.is_committed_in_time()
 
@@ -150,11 +152,18 @@ def test_a_rename_that_a_dying_parent_has_under_way(path: Path, fd: int, monkeyp
     monkeypatch.setattr(child, "_orphaned", lambda control, *rest: control.close() is None)
     monkeypatch.setattr(child, "_act", lambda *arguments: False)
     monkeypatch.setattr(child, "_is_dying", lambda pid: True)
-    monkeypatch.setattr(child, "_wait_readable", lambda fd: exchange_module.exchange(str(temporary), str(path)))
+    waited: list[int] = []
+
+    def wait(fd: int) -> None:
+        waited.append(fd)
+        exchange_module.exchange(temporary, path)
+
+    monkeypatch.setattr(child, "_wait_readable", wait)
     monkeypatch.setattr(signal, "signal", lambda number, action: None)
     ours, its = socket.socketpair()
     ours.sendall(json.dumps(asdict(plan("file", path))).encode() + b"\n")
-    assert child.main([str(its.detach()), "-1", "-1", str(fd)]) == 0
+    assert child.main([str(its.detach()), "-1", "77", str(fd)]) == 0
+    assert waited == [77]
     assert path.read_bytes() == b"the older one"
     assert list(path.parent.iterdir()) == [path]
     ours.close()

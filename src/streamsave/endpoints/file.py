@@ -1,8 +1,12 @@
 """Files: an image that is read, and a new image that exists completely or not at all.
 
-A new image is written under a temporary name beside its destination, with the header marked partial. ``commit()`` makes the
-payload durable, then the complete header, then the name; the image exists from then on. What stood at the destination
-changes places with it and goes only when that is durable: whatever fails before, and whenever the power does, it is there.
+A new image is written to a file without a name, its header marked partial. ``commit()`` writes the complete header and makes
+all of it durable; then the file gets a temporary name beside its destination, and from there its own: the image exists from
+then on. What stood at the destination changes places with it and goes only when that is durable: whatever fails before, and
+whenever the power does, it is there.
+
+Where the file system has no files without names it has the temporary one all along; then the payload is durable before the
+header.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from .exchange import CANNOT, exchange
 from .gather import read_all
 from .image_sink import ImageSink, reason
 from .leftovers import remove_leftovers, temporary_name, try_lock
+from .nameless import give_name, open_nameless
 
 MODE = 0o600
 
@@ -83,7 +88,7 @@ class FileSource:
 
 
 class NewImage(ImageSink):
-    """A new file: written under a temporary name beside ``path``, which it gets at the end.
+    """A new file, which gets the name ``path`` at the end.
 
     Raises:
         DestinationError: ``path`` cannot be written: it is a directory, its folder is missing, not writable or full. The
@@ -96,7 +101,7 @@ class NewImage(ImageSink):
     def __init__(self, path: Path, head: bytes, *, least_size: int = 0) -> None:
         """``head``: the partial header and the metadata, written at once. ``least_size``: what has to be free there."""
         super().__init__(resolve(path), -1)
-        self._temporary = self.path
+        self._temporary = temporary_name(self.path)
         self._replaced_fd = -1
         self._whole = False
         """The complete header is in the file, or may be."""
@@ -119,28 +124,38 @@ class NewImage(ImageSink):
 
     def _create(self) -> None:
         """A new file that is locked for as long as we or our guardian live: see ``leftovers``."""
+        self._fd = open_nameless(self.path.parent, MODE)
+        self._nameless = self._fd >= 0
+        if self._nameless:
+            try_lock(self._fd)
+        else:
+            self._create_named()
+        self._identity = _identity(os.fstat(self._fd))
+
+    def _create_named(self) -> None:
         while True:
-            self._temporary = temporary_name(self.path)
             self._fd = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
-            status = os.fstat(self._fd)
-            self._identity = status.st_dev, status.st_ino
+            self._identity = _identity(os.fstat(self._fd))
             if try_lock(self._fd) is not False and self._is_ours(self._temporary):
                 return
             self.close()  # somebody tidied up in that very moment, and took it for a leftover
 
     @property
     def temporary(self) -> Path:
-        """The name that the file has until the commit."""
+        """The name that the file has until it gets its own: for a moment, or all along."""
         return self._temporary
 
     def commit(self, header: bytes, partial: bytes) -> None:
         """See ``ImageSink``. If the last step fails what stood at the destination is there again."""
         try:
-            os.fsync(self._fd)
+            if not self._nameless:  # the header may not get to the disk before the payload
+                os.fsync(self._fd)
             self._whole = True
             self._rewrite(header)
             os.fsync(self._fd)
             self._begin_naming()
+            if self._nameless:
+                give_name(self._fd, self._temporary)
             self._take_name()
             fsync_folder(self.path.parent)
         except BaseException as error:  # a KeyboardInterrupt too: it may come right after the rename
@@ -243,7 +258,7 @@ class NewImage(ImageSink):
             status = os.stat(path, follow_symlinks=False)
         except OSError:
             return False
-        return (status.st_dev, status.st_ino) == self._identity
+        return _identity(status) == self._identity
 
     def _free_size(self) -> int:
         try:
@@ -251,6 +266,10 @@ class NewImage(ImageSink):
         except OSError as error:
             raise self._cannot("ask for the free space there", error) from error
         return status.f_bavail * status.f_frsize
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def fsync_folder(folder: Path) -> None:

@@ -58,7 +58,7 @@ def look(name: str, seed: int) -> Account:
     account.take("a fault", trial.power_fails_after_faults())
     if scenario.guarded:
         account.take("a kill", trial.power_fails_after_kills())
-    if can_trace() and scenario.exchanges:
+    if can_trace() and scenario.exchanges and scenario.nameless:
         account.take("traced", [("traced", Trial(scenario, seed, LONG, trace).power_fails())])
     if (needed := trial.needed_barriers()) != scenario.barriers:
         account.complaints.append(f"{name}: {needed} fsyncs are needed, not {scenario.barriers}")

@@ -19,7 +19,7 @@ from streamsave.errors import DestinationError
 from streamsave.guardian.child import _act, _Image, _Said
 from streamsave.guardian.plan import GuardianPlan
 
-from .events import COMPLETE, PARTIAL, Disk, Event, Named, Recording, Synced
+from .events import COMPLETE, PARTIAL, Created, Disk, Event, Named, Recording, Synced
 from .judge import Findings, Judge, Sight, examine, failed_in_vain, unneeded_barriers
 from .recorder import Fault, Recorder, no_fault, nth_fails, recording
 from .scenarios import IMAGE, IN_PLACE, ONE_OF_BOTH, Recorded, Scenario, record
@@ -171,7 +171,8 @@ def _guardian_acts(recorded: Recorded, count: int, fault: Fault) -> _Guardian:
         for name, data in disk.contents().items():
             (home / name).write_bytes(data)
         recorder = Recorder(home, known=disk, fault=fault)
-        fd = os.open(home / next(name for name, file in disk.names.items() if file == recorded.image), os.O_RDWR)
+        fd = _open_image(recorded.image, disk, home)
+        recorder.add(fd, recorded.image)
         try:
             with recording(recorder):
                 plan = _plan(recorded, disk, home)
@@ -183,6 +184,16 @@ def _guardian_acts(recorded: Recorded, count: int, fault: Fault) -> _Guardian:
         after = {path.name: path.read_bytes() for path in home.iterdir()}
     _check(recorder.recording(), after)
     return _Guardian(committed, tuple(recorder.events), after)
+
+
+def _open_image(image: int, disk: Disk, home: Path) -> int:
+    """By its name, if it has one."""
+    for name, file in disk.names.items():
+        if file == image:
+            return os.open(home / name, os.O_RDWR)
+    fd = os.open(home, os.O_RDWR | os.O_TMPFILE)
+    os.write(fd, disk.files[image])
+    return fd
 
 
 def _plan(recorded: Recorded, disk: Disk, home: Path) -> GuardianPlan:
@@ -231,6 +242,8 @@ def _tells_of_the_image(note: str) -> bool:
 
 def kind_of(event: Event) -> str:
     """Of the call that made it."""
+    if isinstance(event, Created):
+        return "create"
     if isinstance(event, Named):
         return "create" if len(event.names) == 1 and event.names[0][1] is not None else "name"
     return "sync" if isinstance(event, Synced) else "write"

@@ -15,7 +15,7 @@ from itertools import product
 from random import Random
 from typing import Final, Literal, TypeAlias
 
-from .events import COMPLETE, FOLDER, Event, Named, Recording, Resized, Synced, Written, rename, resize, write
+from .events import COMPLETE, FOLDER, Created, Event, Named, Recording, Resized, Synced, Written, rename, resize, write
 
 SECTOR: Final = 512
 NOT, WHOLE = 0, 1
@@ -202,6 +202,8 @@ def _advance(event: Event, names: dict[str, int], logs: dict[int, _Log]) -> None
             for _, number in changed:
                 if number is not None:
                     logs.setdefault(number, _Log())
+        case Created(file):
+            logs[file] = _Log()
         case Written(file) | Resized(file):
             logs[file].add(event)
 

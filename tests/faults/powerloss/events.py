@@ -36,6 +36,13 @@ class Resized:
 
 
 @dataclass(frozen=True, slots=True)
+class Created:
+    """A new file, which has no name yet."""
+
+    file: int
+
+
+@dataclass(frozen=True, slots=True)
 class Named:
     """Names that lead to other files now, all at one instant; None: to no file any more."""
 
@@ -50,7 +57,7 @@ class Synced:
     well: bool = True
 
 
-Event: TypeAlias = Written | Resized | Named | Synced
+Event: TypeAlias = Created | Written | Resized | Named | Synced
 
 
 @dataclass
@@ -66,6 +73,8 @@ class Disk:
                 write(self.files.setdefault(file, bytearray()), offset, data)
             case Resized(file, size):
                 resize(self.files[file], size)
+            case Created(file):
+                self.files[file] = bytearray()
             case Named(names):
                 rename(self.names, names)
                 for _, number in names:
@@ -131,6 +140,8 @@ class Recording:
         dirty: set[int] = set()
         open_at: dict[int, list[int]] = {}
         for number, event in enumerate(self.events):
+            if isinstance(event, Created):
+                continue
             if not isinstance(event, Synced):
                 file = FOLDER if isinstance(event, Named) else event.file
                 dirty.add(file)
@@ -149,10 +160,13 @@ class Recording:
         lines: list[str] = []
         for event in self.events:
             match event:
+                case Created(file):
+                    line = "a new file"
+                    roles[file] = "what had no name"
                 case Named(names):
-                    for name, file in names:
-                        if file is not None:
-                            roles.setdefault(file, f"what was first {name_role(name)}")
+                    for name, number in names:
+                        if number is not None:
+                            roles.setdefault(number, f"what was first {name_role(name)}")
                     line = " and ".join(f"{name_role(name)} is {'gone' if f is None else roles[f]}" for name, f in names)
                 case Written(file, offset, data):
                     start = data[:MAGIC_SIZE] if offset == 0 else b""

@@ -22,7 +22,7 @@ import pytest
 from streamsave.endpoints import exchange
 from streamsave.endpoints.in_place import BLKZEROOUT
 
-from .events import DEVICE, FOLDER, Disk, Event, Named, Recording, Resized, Synced, Written
+from .events import DEVICE, FOLDER, Created, Disk, Event, Named, Recording, Resized, Synced, Written
 
 REFUSED: Final = ("write", "pwritev", "truncate", "fdatasync", "posix_fallocate", "sendfile", "splice")
 """That change an open file or make it durable, and that no writer of images uses."""
@@ -74,6 +74,14 @@ class Recorder:
     def recording(self) -> Recording:
         return Recording(self.before, tuple(self.events), self._device)
 
+    def add(self, fd: int, number: int | None = None) -> int:
+        """A file that has no name, or got it just now; ``number``: where that is known. Returns it."""
+        if number is None:
+            number = self._next
+            self._next += 1
+        self._numbers[_key(os.fstat(fd))] = number  # an older file may have had the same inode
+        return number
+
     def _number(self, fd: int) -> int | None:
         """Of the file behind ``fd``; None: it is none of ours."""
         return self._numbers.get(_key(os.fstat(fd)))
@@ -89,6 +97,12 @@ class Recorder:
     # What is wrapped: each gets the call itself first
 
     def open(self, call: Any, path: Any, flags: int, *rest: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE and os.path.abspath(path) == str(self._folder):
+            with self._lock:
+                self._ask("create")
+                fd = int(call(path, flags, *rest, **options))
+                self.events.append(Created(self.add(fd)))
+                return fd
         name = self._name(path) if flags & os.O_CREAT else None
         if name is None:
             return int(call(path, flags, *rest, **options))
@@ -96,9 +110,7 @@ class Recorder:
         with self._lock:
             self._ask("create")
             fd = int(call(path, flags, *rest, **options))
-            self._numbers[_key(os.fstat(fd))] = self._next  # an older file may have had the same inode
-            self.events.append(Named(((name, self._next),)))
-            self._next += 1
+            self.events.append(Named(((name, self.add(fd)),)))
             return fd
 
     def writev(self, call: Any, fd: int, views: Any) -> int:
@@ -204,6 +216,16 @@ class Recorder:
             call(path, **options)
             self.events.append(Named(((name, None),)))
 
+    def link(self, call: Any, old: Any, new: Any, **options: Any) -> None:
+        if (name := self._name(new)) is None:
+            self.refuse_link(call, old, new, **options)
+            return
+        with self._lock:
+            self._ask("name")
+            file = self._numbers[_key(os.stat(old))]
+            call(old, new, **options)
+            self.events.append(Named(((name, file),)))
+
     def refuse_link(self, call: Any, *paths: Any, **options: Any) -> Any:
         assert not any(self._name(path) for path in paths[:2]), "that is not recorded"
         return call(*paths, **options)
@@ -239,11 +261,11 @@ def recording(recorder: Recorder) -> Iterator[None]:
         return lambda *arguments, **options: method(call, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("open", "writev", "pwrite", "copy_file_range", "ftruncate", "fsync", "rename", "unlink"):
+        for name in ("open", "writev", "pwrite", "copy_file_range", "ftruncate", "fsync", "link", "rename", "unlink"):
             patch.setattr(os, name, through(getattr(recorder, name), getattr(os, name)))
         for name in REFUSED:
             patch.setattr(os, name, through(recorder.refuse, getattr(os, name)))
-        for name in ("link", "replace", "symlink"):
+        for name in ("replace", "symlink"):
             patch.setattr(os, name, through(recorder.refuse_link, getattr(os, name)))
         patch.setattr(os, "remove", os.unlink)
         patch.setattr(fcntl, "ioctl", through(recorder.ioctl, fcntl.ioctl))

@@ -29,7 +29,8 @@ from streamsave.units import MiB
 from ...fakes.libvirt import FakeDaemon
 from ...kit.device import block_device
 from ...kit.images import METADATA, made_up_stream, save_bytes
-from .events import COMPLETE, DEVICE, PARTIAL, Named, Recording, Written
+from ...kit.unfinished import without_nameless_files
+from .events import COMPLETE, DEVICE, PARTIAL, Created, Named, Recording, Written
 from .judge import Expected, Sight
 from .recorder import Fault, Recorder, files_of, no_fault, recording
 
@@ -68,14 +69,17 @@ class Scenario:
     on_device: bool = False
     exchanges: bool = True
     """Whether two files can change places there."""
+    nameless: bool = True
+    """Whether there are files without names."""
     same_stream: bool = False
     """The new image has the stream of the earlier one."""
     guarded: bool = False
     """A guardian watches over it."""
     steady: bool = True
     """It does everything in the same order each time."""
-    barriers: int = 3
-    """How many fsyncs it cannot do without: payload, header, name; in place the partial header, what follows, the header."""
+    barriers: int = 2
+    """How many fsyncs it cannot do without: file, name; with a temporary name payload, header, name; in place the partial
+    header, what follows, the header."""
 
     @property
     def stream(self) -> bytes:
@@ -101,6 +105,7 @@ class Recorded:
         """The file that becomes the image: the last one that is created, or what is at the destination."""
         named = [event.names for event in self.recording.events if isinstance(event, Named)]
         created = [file for names in named for _, file in names if file is not None]
+        created += [event.file for event in self.recording.events if isinstance(event, Created)]
         return max(created, default=self.recording.before.names.get(self.scenario.destination, 0))
 
     @property
@@ -163,6 +168,8 @@ def record(scenario: Scenario, home: Path, fault: Fault = no_fault) -> Recorded:
     with prepared(scenario, home) as (folder, device), pytest.MonkeyPatch.context() as patch:
         if not scenario.exchanges:
             patch.setattr(exchange, "_renameat2", lambda: None)
+        if not scenario.nameless:
+            without_nameless_files(patch)
         recorder = Recorder(folder, device, fault=fault)
         failure: BaseException | None = None
         with recording(recorder):
@@ -242,7 +249,7 @@ def _of_format(name: str) -> list[Scenario]:
     return [
         Scenario(name=f"save {name}", act=save, guarded=True, sights=NOTHING_OR_NEW),
         Scenario(name=f"save {name} over an image", act=save, guarded=True, prepare=earlier_image, sights=ONE_OF_BOTH),
-        Scenario(name=f"save {name} onto a device", act=save, guarded=True, sights=IN_PLACE, on_device=True),
+        Scenario(name=f"save {name} onto a device", act=save, guarded=True, sights=IN_PLACE, barriers=3, on_device=True),
         Scenario(name=f"convert to {name}", act=to, prepare=source_image, sights=NOTHING_OR_NEW),
         Scenario(
             name=f"convert to {name} in place",
@@ -258,6 +265,8 @@ def _of_any_format() -> list[Scenario]:
     """Where the format does not matter: what is written, and when, is the same in all of them."""
     in_place = partial(change, IMAGE, "zstd")
     kept: dict[str, Any] = {"prepare": earlier_image, "sights": ONE_OF_BOTH}
+    named: dict[str, Any] = {"nameless": False, "barriers": 3}
+    modest: dict[str, Any] = {"exchanges": False, **named}
     return [
         Scenario(
             name="save into a descriptor",
@@ -265,6 +274,7 @@ def _of_any_format() -> list[Scenario]:
             act=partial(put_into_descriptor, "zstd"),
             prepare=earlier_image,
             sights=IN_PLACE,
+            barriers=3,
         ),
         Scenario(
             name="save a domain over an image", steady=False, guarded=True, act=partial(put_by_libvirt, "zstd"), **kept
@@ -275,12 +285,12 @@ def _of_any_format() -> list[Scenario]:
             act=partial(change, SOURCE, "zstd"),
             prepare=source_image,
             sights=IN_PLACE,
+            barriers=3,
             on_device=True,
         ),
         Scenario(name="edit a sector", barriers=1, act=pause, same_stream=True, **kept),
         Scenario(name="edit by a new file", act=lengthen, same_stream=True, **kept),
-        Scenario(
-            name="save over an image without exchange", guarded=True, act=partial(put, "zstd"), exchanges=False, **kept
-        ),
-        Scenario(name="convert in place without exchange", act=in_place, exchanges=False, same_stream=True, **kept),
+        Scenario(name="save over an image by a temporary name", guarded=True, act=partial(put, "zstd"), **named, **kept),
+        Scenario(name="save over an image without exchange", guarded=True, act=partial(put, "zstd"), **modest, **kept),
+        Scenario(name="convert in place without exchange", act=in_place, same_stream=True, **modest, **kept),
     ]

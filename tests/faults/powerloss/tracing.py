@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from ...kit.cli import ROOT
-from .events import DEVICE, FOLDER, Disk, Event, Named, Recording, Resized, Synced, Written
+from .events import DEVICE, FOLDER, Created, Disk, Event, Named, Recording, Resized, Synced, Written
 from .recorder import disk_of, files_of
 from .scenarios import IMAGE, Recorded, Scenario, prepared
 
@@ -32,12 +32,13 @@ HARMLESS: Final = {"ioctl", "openat", "lseek"}
 """Calls of which only some change a file."""
 
 _HEX: Final = r"((?:\\x[0-9a-f]{2})*)"
-_FD: Final = rf"\d+<{_HEX}[^>]*>"
+_FD: Final = rf"\d+<{_HEX}[^>]*>(?:\(deleted\))?"
 _AT: Final = rf"AT_FDCWD<{_HEX}>, "
 _PATTERNS: Final = {
     name: re.compile(pattern)
     for name, pattern in {
-        "openat": rf'{_AT}"{_HEX}", ([A-Z_|]+)(?:, 0[0-7]*)?\) = \d+',
+        "openat": rf'{_AT}"{_HEX}", ([A-Z_|]+)(?:, 0[0-7]*)?\) = {_FD}',
+        "linkat": rf'{_AT}"{_HEX}", {_FD}, "{_HEX}", AT_SYMLINK_FOLLOW\) = 0',
         "write": rf'{_FD}, "{_HEX}", \d+\) = (\d+)',
         "writev": rf"{_FD}, \[(.*)\], \d+\) = (\d+)",
         "pwrite64": rf'{_FD}, "{_HEX}", \d+, (\d+)\) = (\d+)',
@@ -118,6 +119,8 @@ class _Reader:
         self._disk = before.copy()
         """As it is by now: names lead to files, and a copy needs what it copies."""
         self._offsets: dict[int, int] = {}
+        self._nameless: dict[str, int] = {}
+        """Files that were opened without a name, by what the kernel calls them: for ever."""
         self._spoilt: set[str] = set()
         """Threads with an fsync in the midst of which something was written."""
         self._next = max(before.files, default=-1) + 1
@@ -152,9 +155,17 @@ class _Reader:
         text = _text(path)
         if text == self._folder:
             return FOLDER
+        if text in self._nameless:
+            return self._nameless[text]
         return self._disk.names[DEVICE if text == self._device else os.path.basename(text)]
 
-    def _openat(self, _at: str, path: str, flags: str) -> Iterator[Event]:
+    def _openat(self, _at: str, path: str, flags: str, opened: str) -> Iterator[Event]:
+        if "O_TMPFILE" in flags:
+            self._nameless[_text(opened)] = self._next
+            self._offsets[self._next] = 0
+            yield Created(self._next)
+            self._next += 1
+            return
         if "O_CREAT" not in flags:
             if self._is_ours(_text(path)) and _text(path) != self._folder:
                 self._offsets[self._file(path)] = 0
@@ -189,6 +200,9 @@ class _Reader:
 
     def _ioctl(self, path: str, offset: str, size: str) -> Iterator[Event]:
         yield Written(self._file(path), int(offset), bytes(int(size)))
+
+    def _linkat(self, _at: str, _link: str, file: str, path: str) -> Iterator[Event]:
+        yield Named(((os.path.basename(_text(path)), self._file(file)),))
 
     def _rename(self, old: str, new: str) -> Iterator[Event]:
         yield Named(((os.path.basename(_text(old)), None), (os.path.basename(_text(new)), self._file(old))))
