@@ -61,13 +61,14 @@ def codec(name: str, level: str) -> Iterator[Part]:
     """The leaves and the encoder."""
     codec = find_codec(name)
     encoder = codec.encoder(codec.check_level(int(level) if level != "-" else None))
+    room = memoryview(bytearray(codec.bound(codec.chunk_size)))
     data = memoryview(filled_blob("programs", 64 * MiB)[0].path.read_bytes())
     chunks = [data[start : start + codec.chunk_size] for start in range(0, len(data), codec.chunk_size)]
 
     def part() -> None:
         chunk = random.choice(chunks)
         leaves_of(chunk)
-        encoder.encode(chunk)
+        encoder.encode(chunk, room)
 
     yield part
 

@@ -24,11 +24,12 @@ def encode(path: str, offset: int, size: int, format: str, level: int, threads: 
 
     def work(first: int) -> tuple[float, list[int]]:
         encoder = codec.encoder(level)
-        encoder.encode(chunks[0])
+        room = memoryview(bytearray(codec.bound(codec.chunk_size)))
+        encoder.encode(chunks[0], room)
         began, sizes = thread_time(), []
         for chunk in chunks[first::threads]:
             leaves_of(chunk)
-            sizes.append(sum(len(part) for part in encoder.encode(chunk)))
+            sizes.append(sum(len(part) for part in encoder.encode(chunk, room)))
         return thread_time() - began, sizes
 
     def run() -> dict[str, Any]:

@@ -74,7 +74,7 @@ class _SimulatedEncoder(RawEncoder):
         self._total_s = total_s
         self._frame = bytes(350 * 1024)
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:  # noqa: ARG002
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:  # noqa: ARG002
         """Time, and a frame of a size that is usual; what is in it does not matter."""
         began = time.perf_counter()
         while (taken := time.perf_counter() - began) < self._hold_s:

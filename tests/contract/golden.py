@@ -11,6 +11,8 @@ from pathlib import Path
 from streamsave.codecs.base import Codec
 from streamsave.codecs.registry import codecs
 
+from .checks import encode
+
 FRAMES = Path(__file__).parent.parent / "data" / "frames"
 
 
@@ -39,7 +41,7 @@ def main() -> None:
         for level in golden_levels(codec):
             path = frame_path(codec, level)
             if not path.exists():
-                path.write_bytes(b"".join(codec.encoder(level).encode(memoryview(golden_chunk()))))
+                path.write_bytes(encode(codec, golden_chunk(), level))
                 print(f"wrote {path}")
 
 

@@ -17,7 +17,7 @@ UNFRAMED = 0xFFFF_FFFF
 
 
 class FakeEncoder:
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
         data = zlib.compress(chunk, 1)
         return [SIZE.pack(len(data)), data]
 
@@ -86,11 +86,11 @@ class FailingEncoder(FakeEncoder):
     def __init__(self, fail_at: int) -> None:
         self._left = fail_at
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
         self._left -= 1
         if self._left < 0:
             raise RuntimeError("the codec broke")
-        return super().encode(chunk)
+        return super().encode(chunk, room)
 
 
 class FailingCodec(FakeCodec):

@@ -136,4 +136,4 @@ def _patch(owner: Any, name: str, act: Act, *, before: bool = False, when: Calla
 
 
 def _frame_count(pipeline: Compression) -> int:
-    return max(1, STREAM_SIZE // pipeline.pool.slot_size)
+    return max(1, STREAM_SIZE // pipeline.frames.chunk_size)

@@ -295,7 +295,7 @@ def test_cancelled_while_the_disk_takes_its_time(guest: RunningQemu, image: Path
 
 def test_a_codec_that_raises(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken:
-        def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+        def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
             raise RuntimeError("the codec broke")
 
     monkeypatch.setattr(type(find_codec("gzip")), "encoder", lambda self, level: Broken())

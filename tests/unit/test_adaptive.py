@@ -12,6 +12,8 @@ from streamsave.pipeline.stats import Stats
 
 from ..fakes.codec import FakeCodec, FakeEncoder
 
+ROOM = memoryview(bytearray(100))
+
 
 class Clock:
     """Stands still, unless it is told otherwise."""
@@ -42,9 +44,9 @@ class SteadyCodec(FakeCodec):
         clock = self._clock
 
         class Steady(FakeEncoder):
-            def encode(self, chunk: memoryview) -> Any:
+            def encode(self, chunk: memoryview, room: memoryview) -> Any:
                 clock.now_s += 2
-                return super().encode(chunk)
+                return super().encode(chunk, room)
 
         return Steady()
 
@@ -57,9 +59,9 @@ def test_a_pause_counts_only_where_no_chunk_lay_ready(clock: Clock, monkeypatch:
     encoder = auto.encoder(lambda: backlog[0], Stats())
     for ready, pause_s in ((0, 5), (3, 7), (0, 11)):
         backlog[0] = ready  # when it is done with this chunk
-        encoder.encode(memoryview(b"chunk"))
+        encoder.encode(memoryview(b"chunk"), ROOM)
         clock.now_s += pause_s
-    encoder.encode(memoryview(b"chunk"))
+    encoder.encode(memoryview(b"chunk"), ROOM)
     assert heard == [(2, 0), (2, 5), (2, 0), (2, 11)]
 
 
@@ -68,7 +70,7 @@ def test_the_level_of_the_moment_is_shown(clock: Clock) -> None:
     encoder = auto.encoder(lambda: 1, stats)
     shown = []
     for _ in range(6):  # always busy
-        encoder.encode(memoryview(b"chunk"))
+        encoder.encode(memoryview(b"chunk"), ROOM)
         shown.append(stats.level)
     assert shown == [9, 8, 8, 6, 6, 2]
     assert {use.level: use.frame_count for use in auto.uses()} == {9: 2, 8: 2, 6: 2}

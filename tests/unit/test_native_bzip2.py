@@ -14,6 +14,7 @@ import pytest
 from streamsave._native.bzip2 import Bzip2Compressor
 from streamsave.codecs.bzip2 import CODEC
 
+from ..contract.checks import encode
 from ..contract.samples import mixed, noise
 from ..property.texts import HARD, random_text
 from .native import NATIVE, build
@@ -44,7 +45,7 @@ def drive(driver: Path, level: int, texts: list[bytes], file: Path) -> list[byte
 def check(driver: Path, level: int, texts: list[bytes], file: Path) -> None:
     compressor = Bzip2Compressor(level)
     streams = drive(driver, level, texts, file)
-    assert streams == [compressor.compress(text, CODEC.bound(len(text))) for text in texts]
+    assert streams == [encode(CODEC, text, level) for text in texts]
     assert [bz2.decompress(stream) for stream in streams] == texts
     blocks = [text for text in texts if 0 < len(text) <= 900_000]
     for text, result in zip(blocks, drive(driver, 0, blocks, file), strict=True):

@@ -37,10 +37,10 @@ SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, len(DATA)]
 class SlowEncoder(FakeEncoder):
     """Finishes out of order on purpose."""
 
-    def encode(self, chunk: memoryview):  # type: ignore[no-untyped-def]
+    def encode(self, chunk: memoryview, room: memoryview):  # type: ignore[no-untyped-def]
         if random.random() < 0.3:
             time.sleep(0.003)
-        return super().encode(chunk)
+        return super().encode(chunk, room)
 
 
 class SlowCodec(FakeCodec):
@@ -211,9 +211,9 @@ class LevelledEncoder(FakeEncoder):
     def __init__(self, level: int) -> None:
         self._level = level
 
-    def encode(self, chunk: memoryview):  # type: ignore[no-untyped-def]
+    def encode(self, chunk: memoryview, room: memoryview):  # type: ignore[no-untyped-def]
         time.sleep(0.001 * self._level)
-        return super().encode(chunk)
+        return super().encode(chunk, room)
 
 
 class LevelledCodec(FakeCodec):
@@ -265,7 +265,7 @@ def test_a_thread_keeps_the_encoders_of_the_levels_around() -> None:
     encoder = auto.encoder(lambda: 0, Stats())
     for level in order:
         auto._control.level = level
-        encoder.encode(memoryview(b"chunk"))
+        encoder.encode(memoryview(b"chunk"), memoryview(bytearray(codec.bound(5))))
     assert KEPT_ENCODERS == 3
     assert [level for _, level in codec.made] == [5, 6, 4, 1, 5]
     assert {use.level: use.frame_count for use in auto.uses()} == {1: 2, 4: 3, 5: 4, 6: 4}

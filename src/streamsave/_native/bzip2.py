@@ -22,22 +22,19 @@ class Bzip2Compressor:
         self._level = level
         self._encoder: Any = _allocate("ss_bzip2_encoder *")
         lib.ss_bzip2_init(self._encoder)
-        self._out: Any = _allocate("uint8_t[]", 0)
 
-    def compress(self, chunk: Buffer, room: int) -> bytes:
-        """``chunk``, borrowed for the call, as one stream.
+    def compress(self, chunk: Buffer, room: memoryview) -> int:
+        """Write ``chunk`` as one stream into ``room``; the size of the stream.
 
         Raises:
-            ValueError: the stream takes more than ``room`` bytes.
+            ValueError: the stream takes more than that.
 
         """
-        if len(self._out) < room:
-            self._out = _allocate("uint8_t[]", room)
-        with ffi.from_buffer("uint8_t[]", chunk) as view:
-            size = lib.ss_bzip2_encode(self._encoder, self._level, view, len(view), self._out, room)
+        with ffi.from_buffer("uint8_t[]", chunk) as view, ffi.from_buffer("uint8_t[]", room, require_writable=True) as out:
+            size = int(lib.ss_bzip2_encode(self._encoder, self._level, view, len(view), out, len(out)))
         if not size:
-            raise ValueError(f"{len(view)} bytes do not fit into a bzip2 stream of {room}")
-        return bytes(ffi.buffer(self._out, size))
+            raise ValueError(f"{len(chunk)} bytes do not fit into a bzip2 stream of {len(room)}")
+        return size
 
     def rotations(self, data: bytes) -> tuple[bytes, int]:
         """The sort alone: the last column of the sorted rotations of 1 to 900,000 bytes, and the row that is ``data``."""

@@ -9,8 +9,6 @@ from typing import Any
 from ..types import Buffer
 from . import ffi, lib
 
-_new_uncleared: Any = ffi.new_allocator(should_clear_after_alloc=False)
-
 
 class LzoCompressor:
     """Compresses blocks, one after the other, in one thread. ``fast``: quicker and a bit larger."""
@@ -49,11 +47,6 @@ def _borrowed(block: Buffer, room: memoryview) -> Iterator[tuple[Any, Any]]:
 def bound(size: int) -> int:
     """The room that a block of ``size`` bytes needs at most."""
     return int(lib.ss_lzo_bound(size))
-
-
-def new_room(size: int) -> memoryview:
-    """New memory of ``size`` bytes, not cleared: that takes as long as a copy."""
-    return memoryview(ffi.buffer(_new_uncleared("uint8_t[]", size)))
 
 
 def decompress(data: Buffer, room: memoryview) -> bool:

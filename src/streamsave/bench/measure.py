@@ -121,19 +121,19 @@ class _Bench:
     def _ratio(self, size: int, count: int) -> float:
         if not self._yardstick:
             codec = find_codec(DEFAULT_FORMAT)
-            encoder = codec.encoder(codec.levels[0])
+            encoder, room = codec.encoder(codec.levels[0]), _room(codec, MiB)
             for number in range(self._sample.piece_count):
                 piece = self._sample.pieces(number + 1)[-PIECE_SIZE:]
                 chunks = (memoryview(piece)[at : at + MiB] for at in range(0, PIECE_SIZE, MiB))
-                self._yardstick.append(sum(len(part) for chunk in chunks for part in encoder.encode(chunk)))
+                self._yardstick.append(sum(len(part) for chunk in chunks for part in encoder.encode(chunk, room)))
         whole = size * sum(self._yardstick) / sum(self._yardstick[:count])
         return len(self._sample.data) / whole
 
     def _trial(self, codec: Codec, level: int) -> float:
         chunk = memoryview(self._sample.data)[PIECE_SIZE // 2 :][:TRIAL_SIZE]
-        encoder = codec.encoder(level)
+        encoder, room = codec.encoder(level), _room(codec, TRIAL_SIZE)
         began_s = perf_counter()
-        encoder.encode(chunk)
+        encoder.encode(chunk, room)
         return perf_counter() - began_s
 
     def _best(self, run: Callable[[], None]) -> float:
@@ -208,3 +208,8 @@ def measure_writing(folder: Path, cancel: Cancellation) -> float:
             f"{folder}: cannot write a file there to see how fast it is: {error.strerror}; choose another folder",
             path=folder,
         ) from error
+
+
+def _room(codec: Codec, size: int) -> memoryview:
+    """For the frame of a chunk of ``size`` bytes."""
+    return memoryview(bytearray(codec.bound(size)))

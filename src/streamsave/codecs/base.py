@@ -3,8 +3,9 @@
 A **chunk** is a piece of the migration stream, a **frame** one chunk compressed on its own, and a codec promises that
 ``prologue + frames + epilogue`` is a file that its stock tool decodes to the chunks, one after the other.
 Behind it may stand a **carrier**: bytes of our own in a shape that the stock tool skips with exit status 0.
-A codec knows no files, threads or images. Encoders and decoders belong to the thread that made them and are never shared;
-what they return is theirs or new, never a view that the next call changes.
+A codec knows no files, threads or images. Encoders and decoders belong to the thread that made them and are never shared.
+They write into the room that the caller gives, where the library can: no memory is made, moved or freed while all other
+threads wait for the interpreter. What they return is never changed by the next call.
 
 Every codec obeys ``tests/contract/test_codec.py``.
 """
@@ -24,10 +25,11 @@ from ..units import MiB
 class Encoder(Protocol):
     """Compresses chunks, one after the other, in one thread."""
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
-        """The frame of ``chunk`` as parts to be written one after the other; ``bound()`` bytes at most.
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
+        """The frame of ``chunk`` as parts to be written one after the other; ``bound(len(chunk))`` bytes at most.
 
-        A part may be (a view of) ``chunk`` itself: the caller keeps the chunk until the frame is written.
+        A part is new memory, or a view of ``chunk`` or ``room``, which has ``bound(len(chunk))`` bytes or more. The caller
+        keeps both until the frame is written.
         """
 
 
@@ -213,7 +215,7 @@ class Codec(ABC):
 
     @abstractmethod
     def bound(self, size: int) -> int:
-        """The largest frame, in bytes, that a chunk of ``size`` bytes becomes at any level."""
+        """The largest frame, in bytes, that a chunk of ``size`` bytes becomes at any level, and the room to make it in."""
 
     def carry(self, data: bytes, frames: FrameTable) -> bytes:  # noqa: ARG002
         """A carrier of ``data``, any number of bytes, for a payload of ``frames``. Here: ``data`` as they are."""

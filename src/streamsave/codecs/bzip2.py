@@ -76,9 +76,9 @@ class Bzip2Encoder:
 
         self._compressor = Bzip2Compressor(level)
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
         """One stream."""
-        return [self._compressor.compress(chunk, CODEC.bound(len(chunk)))]
+        return [room[: self._compressor.compress(chunk, room)]]
 
 
 class Bzip2Decoder:

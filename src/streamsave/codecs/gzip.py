@@ -125,8 +125,8 @@ class GzipEncoder:
         else:
             self._deflate = lambda chunk: deflate.deflate_compress(chunk, library_level)
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
-        """Header, deflate data, trailer."""
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:  # noqa: ARG002
+        """Header, deflate data in new memory, trailer."""
         data = self._deflate(chunk)
         header = _HEADER.pack(_HEADER.size + len(data) + _TRAILER.size, len(chunk))
         return [header, data, _TRAILER.pack(self._crc32(chunk), len(chunk))]

@@ -8,8 +8,8 @@
 The highest bit of a block's size says that it is stored as it is. So sizes alone lead from frame to frame. A carrier is a
 skippable frame, 5a 2a 4d 18. All numbers are little-endian.
 
-The libraries do the blocks (lz4 there, cramjam back, into our memory) and the checksum (xxhash). Their calls for whole
-frames take a tenth longer there, and three times as long back.
+The libraries do the blocks (cramjam, into our memory) and the checksum (xxhash). Their calls for whole frames take a tenth
+longer there, and three times as long back.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class Lz4(Codec):
         return Lz4Reframer(read)
 
     def bound(self, size: int) -> int:
-        """What does not compress is stored."""
-        return size + _HEADER.size + _END.size
+        """What does not compress is stored, but tried before, and takes up to ``LZ4_compressBound`` bytes then."""
+        return size + size // 255 + 16 + _HEADER.size + _END.size
 
     def carry(self, data: bytes, frames: FrameTable) -> bytes:  # noqa: ARG002
         """A skippable frame."""
@@ -96,20 +96,22 @@ class Lz4Encoder:
     """Keeps nothing from chunk to chunk: the library's tables live in its calls."""
 
     def __init__(self, level: int) -> None:
-        import lz4.block
         import xxhash
+        from cramjam import lz4
 
-        options = {} if level in _FAST_LEVELS else {"mode": "high_compression", "compression": level}
-        self._compress: Callable[[Buffer], bytes] = lambda chunk: lz4.block.compress(chunk, store_size=False, **options)
+        self._compress_into = lz4.compress_block_into
+        self._options: dict[str, Any] = {"store_size": False}
+        if level not in _FAST_LEVELS:
+            self._options |= {"mode": "high_compression", "compression": level}
         self._xxh32 = xxhash.xxh32_intdigest
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
         """Header, block, end mark and checksum."""
         checksum = self._xxh32(chunk)
         if not chunk:
             return [_header(0, 0, self._xxh32), _END_EMPTY.pack(checksum)]
-        block: Buffer = self._compress(chunk)
-        size = len(block)
+        size = self._compress_into(chunk, room, **self._options)
+        block = room[:size]
         if size >= len(chunk):
             block, size = chunk, len(chunk) | STORED
         return [_header(len(chunk), size, self._xxh32), block, _END.pack(0, checksum)]

@@ -42,6 +42,8 @@ _DEPTHS: Final = {7: 4, 8: 16, 9: 48}
 """How many places are compared at each, where lzop has LZO1X-999. Measured on programs and libraries (MB/s on one core,
 ratio; lzop itself in brackets): 7: 12, 2.194 (13, 2.194)   8: 10, 2.238 (6, 2.210)   9: 9, 2.241 (5, 2.210)."""
 _CHUNK_SIZE: Final = 1 * MiB
+_TRIED_MORE: Final = 64
+"""LZO1X makes this, and a sixteenth, of what does not compress (``ss_lzo_bound``)."""
 _PROLOGUE: Final = header(0)
 _NEW_FILE: Final = END + _PROLOGUE
 
@@ -94,8 +96,8 @@ class Lzop(Codec):
         return position
 
     def bound(self, size: int) -> int:
-        """Blocks that do not compress are stored."""
-        return size + -(-size // BLOCK_SIZE) * BLOCK.size + len(_NEW_FILE)
+        """Blocks that do not compress are stored, but tried before: they take up to ``lzo.bound`` bytes then."""
+        return size + size // 16 + -(-size // BLOCK_SIZE) * (BLOCK.size + _TRIED_MORE) + len(_NEW_FILE)
 
     def carry(self, data: bytes, frames: FrameTable) -> bytes:  # noqa: ARG002
         """A file of nothing, with the data in its extra field."""
@@ -110,7 +112,7 @@ class Lzop(Codec):
 
 
 class LzopEncoder:
-    """One table, used again from block to block; new memory for each frame."""
+    """One table, used again from block to block."""
 
     def __init__(self, level: int) -> None:
         from deflate import adler32  # many times as fast as zlib's
@@ -122,15 +124,11 @@ class LzopEncoder:
         else:
             self._compress = lzo.LzoCompressor(fast=level == 1).compress
         self._adler32: Callable[[Buffer], int] = adler32
-        self._new_room = lzo.new_room
-        self._block_room = BLOCK.size + lzo.bound(BLOCK_SIZE)
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
         """The blocks, and what ends the frame where they do not."""
-        starts = range(0, len(chunk), BLOCK_SIZE)
-        room = self._new_room(len(starts) * self._block_room)
         parts: list[Buffer] = []
-        for start in starts:
+        for start in range(0, len(chunk), BLOCK_SIZE):
             block, head, room = chunk[start : start + BLOCK_SIZE], room[: BLOCK.size], room[BLOCK.size :]
             size = self._compress(block, room)
             data, room = (room[:size], room[size:]) if size < len(block) else (block, room)

@@ -42,7 +42,7 @@ class Raw(Codec):
 class RawEncoder:
     """Passes the chunk on."""
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:  # noqa: ARG002
         """``chunk`` itself."""
         return [chunk]
 

@@ -56,7 +56,7 @@ class Snappy(Codec):
     magic = _IDENTIFIER
 
     def encoder(self, level: int) -> SnappyEncoder:  # noqa: ARG002
-        return SnappyEncoder(self.bound(self.chunk_size))
+        return SnappyEncoder()
 
     def decoder(self) -> SnappyDecoder:
         return SnappyDecoder()
@@ -92,19 +92,20 @@ class Snappy(Codec):
 
 
 class SnappyEncoder:
-    """Compresses into a buffer of its own, and copies what came out."""
+    """Compresses into the room, where the header takes the place of the library's identifier."""
 
-    def __init__(self, frame_bound: int) -> None:
+    def __init__(self) -> None:
         from cramjam import snappy
 
         self._compress_into = snappy.compress_into
-        self._room = memoryview(bytearray(frame_bound))
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
         """Header, snappy's chunks."""
-        end = self._compress_into(chunk, self._room)
-        data = bytes(self._room[len(_IDENTIFIER) : end])
-        return [_HEADER.pack(_HEADER.size + len(data), len(chunk)), data]
+        start = _HEADER.size - len(_IDENTIFIER)
+        size = self._compress_into(chunk, room[start:]) or len(_IDENTIFIER)  # of nothing it makes nothing
+        frame = room[: start + size]
+        frame[: _HEADER.size] = _HEADER.pack(len(frame), len(chunk))
+        return [frame]
 
 
 class SnappyDecoder:

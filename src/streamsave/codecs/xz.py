@@ -4,16 +4,18 @@
 
     frame = fd "7zXZ" 00, flags | block header: compressed size, size, LZMA2 | LZMA2 data, padding, crc32 | index | footer
 
-liblzma compresses, and decompresses as part of cramjam, into our memory. The container is written here: liblzma's encoder
-leaves the sizes out of the block header, where they lead to the next frame without decoding. All of it follows from these
-two sizes, so it is compared with what it has to be, byte by byte. A carrier is a stream of empty blocks (``_carrier``).
+liblzma does the work as part of cramjam, into our memory. Python's own binding sets its tables up, 10 ms for a chunk at
+level 3, while all other threads wait. The container is written here: liblzma's encoder leaves the sizes out of the block
+header, where they lead to the next frame without decoding. All of it follows from these two sizes, so it is compared with
+what it has to be, byte by byte. A carrier is a stream of empty blocks (``_carrier``).
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Final, Literal
 from zlib import crc32
 
 from ..format.frames import FrameTable
@@ -126,32 +128,26 @@ class Xz(Codec):
 
 
 class XzEncoder:
-    """One compressor per chunk: the library cannot start one again."""
+    """Keeps what to search; the library has a compressor for each chunk."""
 
     def __init__(self, level: int) -> None:
-        import lzma
+        from cramjam import xz
 
-        self._new_compressor = lzma.LZMACompressor
-        self._raw = lzma.FORMAT_RAW
         finder, nice_size, depth, dictionary_size = _SEARCHES[level]
-        self._filters: list[dict[str, Any]] = [
-            {
-                "id": lzma.FILTER_LZMA2,
-                "dict_size": dictionary_size,
-                "mode": lzma.MODE_FAST if depth else lzma.MODE_NORMAL,
-                "mf": {"hc3": lzma.MF_HC3, "hc4": lzma.MF_HC4, "bt4": lzma.MF_BT4}[finder],
-                "nice_len": nice_size,
-                "depth": depth,
-            }
-        ]
+        finders = xz.MatchFinder
+        options = xz.Options().set_preset(0)  # lc 3, lp 0, pb 2, as at every level
+        options = options.set_dict_size(dictionary_size).set_nice_len(nice_size).set_depth(depth)
+        options = options.set_mode(xz.Mode.Fast if depth else xz.Mode.Normal)
+        options = options.set_mf({"hc3": finders.HashChain3, "hc4": finders.HashChain4, "bt4": finders.BinaryTree4}[finder])
+        filters = xz.FilterChain()
+        filters.append_filter(xz.FilterChainItem(xz.Filter.Lzma2, options))
+        self._compress_into = partial(xz.compress_into, format=xz.Format.RAW, filters=filters)
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
-        """Headers, LZMA2 data in two parts, and what follows."""
-        compressor = self._new_compressor(self._raw, filters=self._filters)
-        data, rest = compressor.compress(chunk), compressor.flush()
-        size = len(data) + len(rest)
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
+        """Headers, LZMA2 data, and what follows."""
+        size = self._compress_into(chunk, room)
         check = bytes(-size % 4) + U32.pack(crc32(chunk))
-        return [_head(size, len(chunk)), data, rest, check + _tail(size, len(chunk))]
+        return [_head(size, len(chunk)), room[:size], check + _tail(size, len(chunk))]
 
 
 class XzDecoder:

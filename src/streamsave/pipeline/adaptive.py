@@ -61,12 +61,12 @@ class AdaptiveEncoder:
         self._waits_since_s: float | None = None
         """When it was done with a chunk and found no other; None: it went on at once."""
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
         """See ``Encoder``."""
         began_s = perf_counter()
         wait_s = 0.0 if self._waits_since_s is None else began_s - self._waits_since_s
         level = self._auto.level
-        parts = self._encoder_of(level).encode(chunk)
+        parts = self._encoder_of(level).encode(chunk, room)
         ended_s = perf_counter()
         self._waits_since_s = None if self._backlog() else ended_s
         frame_size = sum(len(part) for part in parts)

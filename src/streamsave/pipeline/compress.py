@@ -1,8 +1,9 @@
 """Stream to payload: reader (chunks) --> encoders (frames) --> writer (in order).
 
-A chunk is read straight into its slot, and its frame is written straight from what the codec returned. The slot goes back to
-the pool when its frame is written. What is needed to find the frames again, and to know that they are right, is kept: the
-size of each frame and the leaves of each chunk, 20 bytes per MiB of stream. The level is a number, or changes on the way.
+A chunk is read straight into its slot, where the codec makes its frame too if the library can; the frame is written straight
+from there. The slot goes back to the pool when its frame is written. What is needed to find the frames again, and to know
+that they are right, is kept: the size of each frame and the leaves of each chunk, 20 bytes per MiB of stream. The level is a
+number, or changes on the way.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class Compression(Pipeline):
         trailer: Callable[[], Buffer] = bytes,
         gate: Gate | None = None,
     ) -> None:
-        super().__init__(source, sink, BufferPool(slot_count(threads), codec.chunk_size), threads, gate)
+        # A slot is a chunk followed by the room for its frame.
+        self._chunk_size = codec.chunk_size
+        slot_size = self._chunk_size + codec.bound(self._chunk_size)
+        super().__init__(source, sink, BufferPool(slot_count(threads), slot_size), threads, gate)
         self._codec = codec
         self._level = level
         self._observe = observe
@@ -62,12 +66,12 @@ class Compression(Pipeline):
         return (whole,) if self._codec.levels else ()
 
     def _read(self) -> None:
-        stats, chunk_size = self.stats, self.pool.slot_size
+        stats, chunk_size = self.stats, self._chunk_size
         size = chunk_size
         while size == chunk_size:
             slot = self._take_free()
             began = perf_counter()
-            size = self.source.readinto(slot.view)
+            size = self.source.readinto(slot.view[:chunk_size])
             stats.read_s += perf_counter() - began
             if size:
                 slot.number, slot.offset, slot.size = stats.frame_count, stats.bytes_in, size
@@ -80,10 +84,10 @@ class Compression(Pipeline):
     def _code(self) -> None:
         encoder = self._encoder()
         while slot := self._take_work():
-            chunk = slot.view[: slot.size]
+            chunk, room = slot.view[: slot.size], slot.view[self._chunk_size :]
             slot.leaves = leaves_of(chunk)
             try:
-                slot.parts = encoder.encode(chunk)
+                slot.parts = encoder.encode(chunk, room)
             except Exception as error:
                 raise CodecError(
                     f"{self._codec.name} failed to compress chunk {slot.number} (stream offset {slot.offset}):"

@@ -40,7 +40,7 @@ class Encoder:
     def __init__(self, level: int) -> None:
         self._level = level
 
-    def encode(self, chunk: memoryview) -> Sequence[Buffer]:
+    def encode(self, chunk: memoryview, room: memoryview) -> Sequence[Buffer]:
         body = zlib.compress(chunk, self._level)
         return [len(body).to_bytes(PREFIX, "little"), body]
 
