@@ -108,7 +108,7 @@ DURABILITY = (
         old=" | os.O_EXCL | os.O_NOFOLLOW",
         new=" | os.O_NOFOLLOW",
         why="what others plant under a name that they guess is not written to",
-        tests=("system/test_privileges.py::test_what_others_plant_is_not_written_to[file]",),
+        tests=("system/test_privileges.py::test_what_others_plant_is_not_written_to[file-False]",),
     ),
     Mutation(
         name="file-mode",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from ..kit.cli import ROOT
 from .catalogue import MUTATIONS
 from .copies import Copy
 from .mutation import Mutation, StaleError
@@ -37,6 +40,13 @@ def test_the_list_is_true() -> None:
     assert stale == []
     assert [name for name, count in Counter(mutation.name for mutation in MUTATIONS).items() if count > 1] == []
     assert all(mutation.why and mutation.tests for mutation in MUTATIONS)
+
+
+def test_every_test_is_there_with_its_parameters() -> None:
+    node_ids = sorted({node for mutation in MUTATIONS for node in mutation.node_ids})
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *node_ids]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
