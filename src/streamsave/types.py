@@ -129,6 +129,9 @@ class Progress:
     """Seconds that the guest has stood still because of a save."""
     stage_s: Mapping[str, float] = field(default_factory=dict)
     """Seconds of each stage that is over, in order; after a failure also of the one that failed."""
+    job: Mapping[str, int] = field(default_factory=dict)
+    """What libvirt says of its own job while a domain is saved, by its names: ``memory_processed``, ``memory_remaining``
+    and others, in bytes before compression, times in ms. Empty until it was asked, and where it does not tell."""
     outcome: Outcome = ""
 
 

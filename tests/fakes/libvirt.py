@@ -59,6 +59,8 @@ class FakeDaemon:
     """How often a connection was closed."""
     before_stream: Callable[[], None] = lambda: None
     """Called when it has opened an image for good, and read all but the stream."""
+    before_job: Callable[[], None] = lambda: None
+    """Called before it answers what its job does."""
     version: int = 11003000
     refusal: str = ""
     restored: list[tuple[Header, Metadata, bytes]] = field(default_factory=list)
@@ -109,6 +111,13 @@ class FakeDaemon:
         if stream != self.stream:
             raise FakeError("internal error: QEMU unexpectedly closed the monitor: load of migration failed")
         self.state = RUNNING if header.was_running else PAUSED
+
+    def job(self) -> dict[str, int | str]:
+        """``virDomainGetJobStats``."""
+        self.before_job()
+        if self.refusal:
+            raise FakeError(self.refusal)
+        return {"operation": 3, "memory_total": 16 << 20, "memory_remaining": 1 << 20, "errmsg": ""}
 
     def look(self, path: str) -> None:
         """``virDomainSaveImageGetXMLDesc``."""
@@ -179,6 +188,9 @@ class _Domain:
 
     def XMLDesc(self, flags: int) -> str:  # noqa: N802
         return XML
+
+    def jobStats(self) -> dict[str, int | str]:  # noqa: N802
+        return self._daemon.job()
 
     def saveParams(self, parameters: dict[str, str], flags: int) -> None:  # noqa: N802
         if "image_format" in parameters and not self._daemon.takes_format:

@@ -168,6 +168,9 @@ def test_progress_and_the_job(guest: LinuxDomain, image: Path) -> None:
     streamsave.save_domain(guest.name, image, options, connect=guest.stack.uri, progress=look)
     assert looks[-1].fraction == 1.0
     assert [each.fraction for each in looks] == sorted(each.fraction for each in looks)
+    told = [each.job["memory_remaining"] for each in looks if each.job]
+    assert len(set(told)) > 1, "libvirt's own figures came along"
+    assert told == sorted(told, reverse=True)
     assert "Operation:        Save" in jobs[0]
     assert "Unbounded" in jobs[0]
     restore(guest, image)

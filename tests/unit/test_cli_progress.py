@@ -44,7 +44,7 @@ def test_json_progress_is_limited_but_tells_every_stage(capfd: pytest.CaptureFix
         "event": "progress", "stage": "stream", "bytes_in": 128 * MiB, "bytes_out": 32 * MiB, "total_estimate": 512 * MiB,
         "fraction": 0.25, "elapsed_s": 1.0, "rate_in": 128.0, "rate_out": 32.0,
         "frame_count": 0, "level": None, "read_s": 0.0, "write_s": 0.0, "cpu_s": 0.0, "total_s": 0.0, "stopped_s": 0.0,
-        "stage_s": {}, "outcome": "",
+        "stage_s": {}, "job": {}, "outcome": "",
     }  # fmt: skip
 
 

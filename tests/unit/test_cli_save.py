@@ -178,7 +178,7 @@ def test_json(fake: FakeSave, capfd: pytest.CaptureFixture[str]) -> None:
         "event": "progress", "stage": "stream", "bytes_in": 1, "bytes_out": 2, "total_estimate": 4, "fraction": 0.25,
         "elapsed_s": 0.5, "rate_in": 6.0, "rate_out": 7.0,
         "frame_count": 0, "level": None, "read_s": 0.0, "write_s": 0.0, "cpu_s": 0.0, "total_s": 0.0, "stopped_s": 0.0,
-        "stage_s": {}, "outcome": "",
+        "stage_s": {}, "job": {}, "outcome": "",
     }  # fmt: skip
     assert saved == {
         "event": "saved", "path": "guest.save", "format": "zstd", "level": 3, "threads": 4, "image_size": 131 * MiB,

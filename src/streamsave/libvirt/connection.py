@@ -146,6 +146,16 @@ class Domain:
         with _telling(f"cannot ask for the XML of {self.name}"):
             return str(self._domain.XMLDesc(_binding().VIR_DOMAIN_XML_MIGRATABLE))
 
+    def job(self) -> dict[str, int]:
+        """What libvirt tells of the job under way, by its names (``virDomainGetJobStats``): sizes in bytes, times in ms.
+
+        Raises:
+            LibvirtError: libvirt cannot tell.
+
+        """
+        with _telling(f"cannot ask for the job of {self.name}"):
+            return {name: value for name, value in self._domain.jobStats().items() if isinstance(value, int)}
+
     def save(self, path: str) -> None:
         """Save it to ``path``, raw if libvirt lets us ask for that (11.2), and end it. Returns when it is done.
 

@@ -37,6 +37,7 @@ from ..options import SaveOptions
 from ..types import ProgressCallback
 from .call import END_S, Call, ask
 from .connection import Connection, Domain
+from .job import JobWatch
 from .passage import Passage, Pipe
 from .probe import open_passage
 
@@ -190,6 +191,7 @@ class _DomainSave:
                     )
                     guardian = Guardian(None, image.file.fileno(), guardian_plan(image), cancel=cancel)
                     self._guardian = owned.enter_context(guardian)
+                    owned.enter_context(JobWatch(self._domain, self._course))
                     self._receive_stream(image, cancel)
                     commit = Commit(image.file, image.commit)
                     owned.callback(commit.join)

@@ -7,7 +7,7 @@ runs and once at its end, to the operation's logger (``streamsave.save``, say), 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
@@ -32,6 +32,8 @@ class Course:
     ) -> None:
         self.stage_s: dict[str, float] = {}
         """Seconds per stage that ended, in order."""
+        self.job: Mapping[str, int] = {}
+        """What libvirt said last of its own job; any thread may set it."""
         self._operation = operation
         self._path = str(path)
         self._stages = stages
@@ -122,7 +124,13 @@ class Course:
         flowed_s = self.stage_s.get(STREAM, since if self.stage == STREAM else 0.0)
         look = self._look(flowed_s) if self._look is not None else Progress(self.stage, 0, 0, 0, 0.0, 0.0, 0.0, 0.0)
         return replace(
-            look, stage=self.stage, total_s=self.total_s, stopped_s=self.stopped_s, stage_s=stage_s, outcome=outcome
+            look,
+            stage=self.stage,
+            total_s=self.total_s,
+            stopped_s=self.stopped_s,
+            stage_s=stage_s,
+            job=self.job,
+            outcome=outcome,
         )
 
     def say(self, text: str, **fields: object) -> None:
