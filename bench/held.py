@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -21,6 +22,7 @@ from typing import Final
 from tests.kit.images import long_stream
 
 from streamsave._native.scan import StreamScanner
+from streamsave.cli.heap import keep_freed_memory
 from streamsave.codecs.registry import find_codec
 from streamsave.endpoints.file import NewImage
 from streamsave.endpoints.memory import DiscardSink
@@ -57,13 +59,12 @@ def held(hold_us: str) -> Iterator[Part]:
     yield part
 
 
-def codec(name: str, level: str) -> Iterator[Part]:
+def encoder(name: str, level: str) -> Iterator[Part]:
     """The leaves and the encoder."""
     codec = find_codec(name)
     encoder = codec.encoder(codec.check_level(int(level) if level != "-" else None))
     room = memoryview(bytearray(codec.bound(codec.chunk_size)))
-    data = memoryview(filled_blob("programs", 64 * MiB)[0].path.read_bytes())
-    chunks = [data[start : start + codec.chunk_size] for start in range(0, len(data), codec.chunk_size)]
+    chunks = _chunks(codec.chunk_size, 64 * MiB)
 
     def part() -> None:
         chunk = random.choice(chunks)
@@ -71,6 +72,25 @@ def codec(name: str, level: str) -> Iterator[Part]:
         encoder.encode(chunk, room)
 
     yield part
+
+
+def decoder(name: str) -> Iterator[Part]:
+    """The decoder and the leaves."""
+    codec = find_codec(name)
+    encoder, decoder = codec.encoder(codec.default_level), codec.decoder()
+    frame_room, room = (memoryview(bytearray(size)) for size in (codec.bound(codec.chunk_size), codec.chunk_size))
+    chunks = _chunks(codec.chunk_size, 24 * MiB)
+    frames = [memoryview(b"".join(encoder.encode(chunk, frame_room))) for chunk in chunks]
+
+    def part() -> None:
+        leaves_of(memoryview(decoder.decode(random.choice(frames), room)))
+
+    yield part
+
+
+def _chunks(chunk_size: int, size: int) -> list[memoryview]:
+    data = memoryview(filled_blob("programs", 64 * MiB)[0].path.read_bytes())[:size]
+    return [data[start : start + chunk_size] for start in range(0, size, chunk_size)]
 
 
 def read() -> Iterator[Part]:
@@ -144,7 +164,7 @@ def engine() -> Iterator[Part]:
 
 
 PARTS: Final[Mapping[str, Callable[..., Iterator[Part]]]] = MappingProxyType(
-    {"held": held, "codec": codec, "read": read, "observe": observe, "write": write, "engine": engine}
+    {part.__name__: part for part in (held, encoder, decoder, read, observe, write, engine)}
 )
 
 
@@ -154,11 +174,14 @@ def main() -> int:
     ``hold`` and ``sleep`` for finding the lock; ``run SECONDS`` for the part, answered by the count of chunks and the time.
     """
     cpu, name, *arguments = sys.argv[1:]
+    keep_freed_memory()  # as the command line does
     ctypes.pythonapi.PyInterpreterState_Get.restype = ctypes.c_void_p
     runtime = ctypes.addressof(ctypes.c_char.in_dll(ctypes.pythonapi, "_PyRuntime"))
     parts = PARTS[name](*arguments)
     part = next(parts)
     os.sched_setaffinity(0, {int(cpu)})  # for the threads that the part starts too
+    with suppress(PermissionError):  # or the lock would be held for as long as another program ran in between
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     print(runtime, ctypes.pythonapi.PyInterpreterState_Get(), flush=True)
     for line in sys.stdin:
         what, seconds = line.split()

@@ -136,11 +136,12 @@ def measure_lock(seconds: float = 2.0, repeats: int = 5) -> dict[str, Any]:
         parts = {part: _held(cpu, seconds, repeats, part) - loop_s for part in ("read", "observe", "write")}
         parts["engine"] = _held(cpu, seconds, repeats, "engine")
         encoders = {
-            name: _held(cpu, seconds, repeats, "codec", name, str(codec.default_level) if codec.levels else "-")
+            name: _held(cpu, seconds, repeats, "encoder", name, str(codec.default_level) if codec.levels else "-")
             for name, codec in codecs().items()
         }
+        decoders = {name: _held(cpu, seconds, repeats, "decoder", name) for name in encoders}
     sizes = {name: find_codec(name).chunk_size // MiB for name in encoders}
-    return {"known_us": known, "parts_s": parts, "encoders_s": encoders, "chunk_mib": sizes}
+    return {"known_us": known, "parts_s": parts, "encoders_s": encoders, "decoders_s": decoders, "chunk_mib": sizes}
 
 
 def held_per_chunk(measured: dict[str, Any], codec: str) -> float:
@@ -172,8 +173,10 @@ def main() -> int:
     print("known times, in us, as measured: " + ", ".join(f"{us}: {got:.1f}" for us, got in measured["known_us"].items()))
     for part, held_s in measured["parts_s"].items():
         print(f"{part:10} {held_s * 1e6:6.1f} us")
+    print("codec     encoder  all of a save  decoder  chunk")
     for name, held_s in measured["encoders_s"].items():
-        print(f"{name:10} {held_s * 1e6:6.1f} us, all in all {held_per_chunk(measured, name) * 1e6:.1f} us")
+        times = (held_s * 1e6, held_per_chunk(measured, name) * 1e6, measured["decoders_s"][name] * 1e6)
+        print("{:9} {:7.1f} {:14.1f} {:8.1f}  {} MiB".format(name, *times, measured["chunk_mib"][name]))
     return 0
 
 

@@ -193,10 +193,11 @@ def _lock(held: dict[str, Any] | None) -> Iterator[str]:
     yield from _heading("The interpreter lock")
     known = ", ".join(f"{us}: {got:.1f}" for us, got in held["known_us"].items())
     yield from (f"Microseconds per chunk with the lock held. Known times, and what they were measured as: {known}.", "")
-    rows = [(f"every chunk: {part}", f"{held_s * 1e6:.1f}", "") for part, held_s in held["parts_s"].items()]
+    rows = [(f"every chunk of a save: {part}", f"{held_s * 1e6:.1f}", "") for part, held_s in held["parts_s"].items()]
     for codec, held_s in held["encoders_s"].items():
         what = f"encoder of {codec}, chunk of {held['chunk_mib'][codec]} MiB"
         rows.append((what, f"{held_s * 1e6:.1f}", f"{held_per_chunk(held, codec) * 1e6:.1f}"))
+    rows += [(f"decoder of {codec}", f"{held_s * 1e6:.1f}", "") for codec, held_s in held["decoders_s"].items()]
     yield from _table(("part", "us", "with all parts, us"), rows)
 
 

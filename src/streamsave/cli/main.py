@@ -18,6 +18,7 @@ from .. import __version__
 from ..errors import Aborted, DestinationError, ResourceError, StreamsaveError
 from . import bench, completion, convert, demo, edit, formats, info, restore, save, verify
 from .arguments import CommandParser
+from .heap import keep_freed_memory
 from .output import INTERNAL_ERROR_STATUS, PROGRAM, Output, complain, escape, exit_status, write
 
 COMMANDS: Final = (save, restore, info, verify, convert, edit, bench, formats, demo, completion)
@@ -42,6 +43,8 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); return the exit status. Raises nothing."""
     _open_standard_descriptors()
+    if argv is None:  # the process is ours
+        keep_freed_memory()
     output = Output()
     try:
         args = parse(sys.argv[1:] if argv is None else argv)
