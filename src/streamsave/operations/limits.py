@@ -42,11 +42,12 @@ class StoppedLimit:
         """Raise TimeLimitError as soon as the limit cannot be kept any more."""
         if self._limit_s is not None and progress.stage == STREAM and not progress.outcome:
             left_s = self._limit_s - progress.stopped_s
-            self._check(int((1 - progress.fraction) * self._memory_size), left_s, self._limit_s)
+            if left_s > 0:  # else the clock is about to say so
+                self._check(int((1 - progress.fraction) * self._memory_size), left_s, self._limit_s)
 
     def _check(self, memory_left: int, left_s: float, limit_s: float) -> None:
         if memory_left / FASTEST > left_s:
-            why = f"{format_size(memory_left)} of its memory cannot pass in the {max(left_s, 0):.2g} s that are left"
+            why = f"{format_size(memory_left)} of its memory cannot pass in the {left_s:.2g} s that are left"
             raise TimeLimitError(_too_long(limit_s, why), limit_s=limit_s)
 
 
