@@ -197,6 +197,16 @@ GUESTS = (
         tests=("system/test_bench_guest.py::test_the_guardian_frees_the_guest_where_we_cannot",),
     ),
     Mutation(
+        name="sample-unread",
+        file="bench/guest.py",
+        old="                    return _read(sock, size, cancel)\n",
+        new="                    sample = _read(sock, size, cancel)\n"
+        "                    surely(lambda each: free_guest(each, was_running=True, undo=undo), qmp, address, hand_over)\n"
+        "                    return sample\n",
+        why="a QEMU that waits for its reader with the guest stopped does not hear that it is to give up",
+        tests=("system/test_bench_guest.py::test_a_qemu_that_waits_for_its_reader",),
+    ),
+    Mutation(
         name="undo-endless-answer",
         file=GIVING_BACK,
         old="timeout_s=ANSWER_S if timeout_s is None else timeout_s)",

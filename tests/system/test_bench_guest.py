@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ import pytest
 from streamsave._native.scan import StreamScanner
 from streamsave.bench import guest as bench_guest
 from streamsave.bench.guest import sample_guest
+from streamsave.bench.sample import Sample
 from streamsave.cancel import Cancellation
 from streamsave.errors import Aborted, GuestError, MonitorError
 from streamsave.operations.save import save
 from streamsave.options import SaveOptions
-from streamsave.units import MiB
+from streamsave.qemu.monitor import Monitor
+from streamsave.units import KiB, MiB
 
 from ..conftest import Launch
 from ..kit.qemu import RunningQemu, demo_guest
@@ -66,6 +69,32 @@ def test_a_guest_that_gets_to_its_end_runs_on(demo: RunningQemu, monkeypatch: py
     before = settings_of(demo)
     monkeypatch.setattr(bench_guest, "PARAMETERS", {"downtime-limit": 2_000_000})
     monkeypatch.setattr(bench_guest, "UNREAD", -1.0)
+    assert sample_guest(demo.monitor, 64 * MiB, Cancellation()).data
+    assert demo.status() == "running"
+    assert settings_of(demo) == before
+    demo.wait_for_ticks()
+
+
+def test_a_qemu_that_waits_for_its_reader(demo: RunningQemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its stream's end, with the guest stopped, it answers nobody until what it writes is read, or cannot be."""
+    before, read = settings_of(demo), bench_guest._read
+    monitors: list[Monitor] = []
+
+    def connect(*arguments: Any, **options: Any) -> Monitor:
+        monitors.append(Monitor(*arguments, **options))
+        return monitors[0]
+
+    def read_until_it_stops(sock: Any, size: int, cancel: Cancellation) -> Sample:
+        sample = read(sock, size, cancel)
+        while not monitors[0].wait_event(lambda event: event["event"] == "STOP", timeout_s=0.02):
+            sock.recv(256 * KiB)
+        time.sleep(0.2)
+        return sample
+
+    monkeypatch.setattr(bench_guest, "PARAMETERS", {"downtime-limit": 2_000_000})
+    monkeypatch.setattr(bench_guest, "UNREAD", 0.9)
+    monkeypatch.setattr(bench_guest, "_read", read_until_it_stops)
+    monkeypatch.setattr(bench_guest, "Monitor", connect)
     assert sample_guest(demo.monitor, 64 * MiB, Cancellation()).data
     assert demo.status() == "running"
     assert settings_of(demo) == before

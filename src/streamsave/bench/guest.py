@@ -13,7 +13,7 @@ QEMU's settings back, if we are killed meanwhile.
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Final
@@ -59,7 +59,7 @@ def sample_guest(monitor: str | Path | socket.socket, size: int, cancel: Cancell
         settings = MigrationSettings(qmp, PARAMETERS)
         undo = settings.undo_commands()
         plan = GuardianPlan(kind="piped", was_running=True, then="resume", undo=undo)
-        with Guardian(qmp.fileno(), -1, plan, cancel=cancel) as guardian, ExitStack() as stack:
+        with Guardian(qmp.fileno(), -1, plan, cancel=cancel) as guardian:
 
             def hand_over() -> None:
                 qmp.close()
@@ -69,10 +69,9 @@ def sample_guest(monitor: str | Path | socket.socket, size: int, cancel: Cancell
                 settings.neutralise()
                 guardian.say(STOPPING)  # QEMU may get ahead of us
                 guardian.say(MIGRATING)
-                sock = stack.enter_context(start_outgoing(qmp, "fd"))
-                with cancel.waking(lambda _error: _shut(sock)):
+                with start_outgoing(qmp, "fd") as sock, cancel.waking(lambda _error: _shut(sock)):
                     return _read(sock, size, cancel)
-            finally:  # with the socket open: what waits for a reader can be cancelled at once
+            finally:  # without a socket: a QEMU that is at its stream's end, and waits for a reader, answers nobody
                 surely(lambda commander: free_guest(commander, was_running=True, undo=undo), qmp, address, hand_over)
 
 
