@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 import time
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ def leaks_since(before: Belongings, settle_s: float = SETTLE_S) -> list[str]:
     """What has come since ``before`` and does not go within ``settle_s``."""
     deadline = time.monotonic() + settle_s
     while (leaks := Belongings.now().gained(before)) and time.monotonic() < deadline:
+        subprocess._cleanup()  # type: ignore[attr-defined] # as the next process that is started: it reaps those that ended late
         time.sleep(0.02)
     return leaks
 
