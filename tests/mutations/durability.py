@@ -20,7 +20,7 @@ DURABILITY = (
         old="                os.fsync(self._fd)\n            self._whole = True\n",
         new="                pass\n            self._whole = True\n",
         why="the complete header must not be durable before the payload is",
-        tests=("system/test_edit.py::test_nothing_gets_the_name_before_it_is_durable",),
+        tests=("system/test_edit_whole.py::test_nothing_gets_the_name_before_it_is_durable",),
     ),
     Mutation(
         name="file-named-at-once",
@@ -60,7 +60,7 @@ DURABILITY = (
         old="            self._rewrite(header)\n            os.fsync(self._fd)\n            self._begin",
         new="            self._rewrite(header)\n            self._begin",
         why="the name must not be durable before the header is",
-        tests=("system/test_edit.py::test_nothing_gets_the_name_before_it_is_durable",),
+        tests=("system/test_edit_whole.py::test_nothing_gets_the_name_before_it_is_durable",),
     ),
     Mutation(
         name="file-folder-fsync",

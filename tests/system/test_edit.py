@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import pty
 import stat
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +11,21 @@ import pytest
 
 from streamsave.cancel import Cancellation
 from streamsave.codecs.registry import codecs
-from streamsave.endpoints import file, replacement
+from streamsave.endpoints import replacement
 from streamsave.endpoints.replacement import SECTOR_SIZE, overwrite
 from streamsave.errors import Aborted, DestinationError, IncompleteImageError, UsageError
 from streamsave.format.header import HEADER_SIZE, MAGIC_PARTIAL
 from streamsave.format.metadata import Metadata
-from streamsave.operations.convert import convert
-from streamsave.operations.edit import EditReport, edit
+from streamsave.operations.edit import edit
 from streamsave.operations.image import OpenImage, read_info
-from streamsave.options import CompressOptions
 from streamsave.units import KiB
 
-from ..kit.cli import Run, streamsave
-from ..kit.images import METADATA, made_up_stream, restored, save_bytes
-from ..kit.unfinished import without_nameless_files
-from ..kit.waiting import until
+from ..kit.images import METADATA, restored
+from .edited import BEFORE, STREAM, payload, save, titled
 
 pytestmark = pytest.mark.timeout(40)
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
-STREAM = made_up_stream(200)
 NAMES = tuple(codecs())
-
-
-def titled(size: int) -> str:
-    """An XML of one guest with ``size`` bytes more or less in it."""
-    return METADATA.xml.replace("</name>", f"</name><title>{'t' * size}</title>")
-
-
-BEFORE = Metadata(titled(3000), METADATA.cookie)
-"""Of several sectors, as real ones are."""
-
-
-def save(path: Path, name: str) -> None:
-    """An image with ``BEFORE``."""
-    save_bytes(STREAM, path, format=name)
-    convert(path, path, CompressOptions(format=name), xml=BEFORE.xml)
 
 
 @pytest.fixture(params=["zstd", "raw"])
@@ -65,11 +41,6 @@ def foreign(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.save"
     path.write_bytes((GOLDEN / "tiny.zstd.save").read_bytes())
     return path
-
-
-def payload(path: Path) -> bytes:
-    """All that follows the metadata, the index too."""
-    return path.read_bytes()[read_info(path).payload_offset :]
 
 
 def unchanged_but(before: bytes, path: Path) -> list[int]:
@@ -328,224 +299,3 @@ def test_cancelled(call: str, image: Path, monkeypatch: pytest.MonkeyPatch) -> N
         edit(image, xml=titled(100), cancel=cancel)
     assert image.read_bytes() == before
     assert os.listdir(image.parent) == [image.name]
-
-
-# -- power failures --------------------------------------------------------------------------------------------------------
-
-TOUCHING = [
-    *(
-        (os, name)
-        for name in ("writev", "pwrite", "copy_file_range", "fsync", "rename", "unlink", "fchmod", "fchown", "setxattr")
-    ),
-    (file, "exchange"),
-    (file, "give_name"),
-]
-
-
-def died_at(image: Path, count: int, change: Callable[[], EditReport]) -> bool:
-    """A child does ``change`` and dies, without a word, before its call number ``count`` that touches a disk; or did not."""
-    pid = os.fork()
-    if not pid:
-        left = iter(range(count, -1, -1))
-        for home, name in TOUCHING:
-            real = getattr(home, name)
-
-            def dying(*arguments: Any, real: Any = real, **options: Any) -> Any:
-                if not next(left):
-                    os._exit(9)
-                return real(*arguments, **options)
-
-            setattr(home, name, dying)
-        try:
-            change()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-
-
-@pytest.mark.parametrize(
-    ("xml", "state"),
-    [(None, "paused"), (titled(0), None), (titled(100_000), "paused"), (BEFORE.xml[:-99] + "TtT" + BEFORE.xml[-96:], None)],
-)
-def test_it_is_whole_whenever_it_is_looked_at(xml: str | None, state: Any, image: Path) -> None:
-    before = image.read_bytes()
-    old, new = (BEFORE, True), (Metadata(xml or BEFORE.xml, BEFORE.cookie), state is None)
-    count, seen = 0, []
-    while died_at(image, count, lambda: edit(image, xml=xml, state=state)):
-        info = read_info(image)
-        assert info.header.complete
-        assert (info.metadata, info.header.was_running) in (old, new)
-        assert restored(image)[0] == STREAM
-        seen.append(image.read_bytes() == before)
-        for left in image.parent.glob(".*"):
-            head = left.read_bytes()[:16]
-            assert head in (b"", MAGIC_PARTIAL) or payload(left) == payload(image)
-            left.unlink()
-        if not seen[-1]:
-            edit(image, xml=BEFORE.xml, state="running")
-            before = image.read_bytes()
-        count += 1
-    assert count >= 2
-    assert True in seen
-    info = read_info(image)
-    assert (info.metadata, info.header.was_running) == new
-
-
-@pytest.mark.parametrize("nameless", [True, False])
-@pytest.mark.parametrize("xml", [titled(0), titled(100_000)])
-def test_nothing_gets_the_name_before_it_is_durable(
-    xml: str, nameless: bool, image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What a power failure may undo: all that was not synced. The old file is not touched at all."""
-    if not nameless:
-        without_nameless_files(monkeypatch)
-    calls: list[tuple[str, str]] = []
-    with OpenImage(image) as old:
-        before = old.source.read_at(1 << 20, 0)
-        for home, name in TOUCHING:
-            real = getattr(home, name)
-
-            def noted(first: Any, *rest: Any, name: str = name, real: Any = real, **options: Any) -> Any:
-                fd = rest[0] if name == "copy_file_range" else first
-                file = os.readlink(f"/proc/self/fd/{fd}") if isinstance(fd, int) else str(fd)
-                calls.append((name, Path(file).name))
-                return real(first, *rest, **options)
-
-            monkeypatch.setattr(home, name, noted)
-        edit(image, xml=xml)
-        assert old.source.read_at(1 << 20, 0) == before
-    assert not [call for call in calls if call[1] == image.name], "the image itself"
-    exchanged = next(at for at, (name, _) in enumerate(calls) if name == "exchange")
-    temporary = calls[exchanged][1]
-    after = list(dict.fromkeys(calls[exchanged + 1 :]))  # it is looked for again when all is closed
-    assert after == [("fsync", image.parent.name), ("unlink", temporary)], "the old one, last of all"
-    header = max(at for at, (name, _) in enumerate(calls) if name == "pwrite")
-    new = calls[header][1]
-    assert calls[header + 1] == ("fsync", new), "behind the complete header"
-    if nameless:
-        assert new.endswith("(deleted)")
-        assert calls[header + 2 : exchanged] == [("give_name", new)], "all of it is durable by then"
-    else:
-        assert new == temporary
-        assert calls[header - 1] == ("fsync", new), "before the complete header"
-        assert header + 2 == exchanged
-
-
-# -- the command line ------------------------------------------------------------------------------------------------------
-
-
-def editor(folder: Path, script: str) -> dict[str, str]:
-    path = folder / "editor"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
-    return {"EDITOR": f"{path} --wait", "VISUAL": "", "TMPDIR": str(folder)}
-
-
-def test_in_an_editor(image: Path, tmp_path: Path) -> None:
-    env = editor(
-        tmp_path,
-        'test "$1" = --wait && cp "$2" seen && sed -i "s/^/<!-- seen -->/" "$2"',
-    )
-    done = Run(["edit", image], env=env, cwd=tmp_path).finish()
-    assert done.status == 0, done.err
-    assert (tmp_path / "seen").read_text() == BEFORE.xml
-    assert read_info(image).metadata.xml == "<!-- seen -->" + BEFORE.xml
-    assert not list(tmp_path.glob("streamsave-edit*"))
-
-
-def test_an_editor_that_changes_nothing(image: Path, tmp_path: Path) -> None:
-    before = image.stat()
-    done = streamsave("edit", image, env=editor(tmp_path, "true"))
-    assert (done.status, "is unchanged: nothing was written" in done.out) == (0, True), done.err
-    assert image.stat().st_mtime_ns == before.st_mtime_ns
-
-
-@pytest.mark.parametrize(
-    ("script", "status", "complaint"),
-    [
-        ('sed -i s/tt/TT/ "$2"; exit 3', 130, "ended with status 3: the image is as it was"),
-        ('sed -i s/tt/TT/ "$2"; kill -9 $$', 130, "was ended by signal 9: the image is as it was"),
-        ('sed -i s/made/un-made/ "$2"', 2, "the new XML has the name un-made up"),
-        ('echo "<domain" > "$2"', 2, "not well-formed"),
-        ('touch "$OTHER"; sed -i "s,</name>,</name><title/>," "$2"', 42, "somebody else changed the image"),
-    ],
-)
-def test_what_was_written_in_vain_is_kept(script: str, status: int, complaint: str, image: Path, tmp_path: Path) -> None:
-    before = image.read_bytes()
-    done = streamsave("edit", image, env=editor(tmp_path, script) | {"OTHER": str(image)})
-    assert (done.status, complaint in done.error) == (status, True), done.err
-    (kept,) = tmp_path.glob("streamsave-edit.*/guest.xml")
-    assert f"what you wrote is in {kept}; use it with --xml" in done.err
-    assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
-    assert image.read_bytes() == before
-
-
-@pytest.mark.parametrize("script", ["exit 3", 'rm "$2"; exit 3', 'rm "$2"', "kill -9 $$"])
-def test_nothing_is_left_of_what_nobody_changed(script: str, image: Path, tmp_path: Path) -> None:
-    before = image.read_bytes()
-    done = streamsave("edit", image, env=editor(tmp_path, script))
-    assert done.status == (41 if script == 'rm "$2"' else 130), done.err
-    assert "what you wrote" not in done.err
-    assert not list(tmp_path.glob("streamsave-edit*"))
-    assert image.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("name", "why"), [("/nowhere/editor", "not found"), ("nosuch --wait", "not found"), ("/", "Permission denied")]
-)
-def test_an_editor_that_is_none(name: str, why: str, image: Path, tmp_path: Path) -> None:
-    done = streamsave("edit", image, env={"EDITOR": name, "VISUAL": "", "TMPDIR": str(tmp_path)})
-    assert done.status == 2
-    assert done.err == (
-        f"streamsave: error: the editor '{name}' cannot be run: {why}; set VISUAL or EDITOR to one that is installed,"
-        " or use --xml FILE\n"
-    )
-    assert not list(tmp_path.glob("streamsave-edit*"))
-
-
-def test_no_place_for_the_editors_file(image: Path, tmp_path: Path) -> None:
-    done = streamsave("edit", image, env={"EDITOR": "true", "TMPDIR": str(tmp_path)}, prefix=["prlimit", "--fsize=100"])
-    assert (done.status, "cannot be written to a file for the editor: File too large" in done.error) == (42, True), done.err
-    assert not list(tmp_path.glob("streamsave-edit*"))
-
-
-def test_ctrl_c_in_the_editor_is_the_editors(image: Path, tmp_path: Path) -> None:
-    import signal
-
-    env = editor(tmp_path, f'trap "" INT; touch {tmp_path}/here; sleep 1; sed -i s/tt/TT/ "$2"')
-    run = Run(["edit", image], env=env)
-    until((tmp_path / "here").exists)
-    os.killpg(run.process.pid, signal.SIGINT)
-    done = run.finish()
-    assert done.status == 0, done.err
-    assert read_info(image).metadata.xml == BEFORE.xml.replace("tt", "TT", 1)
-
-
-@pytest.mark.parametrize(("answer", "status"), [("y", 0), ("", 0), ("n", 2)])
-def test_what_cannot_be_may_be_edited_again(answer: str, status: int, image: Path, tmp_path: Path) -> None:
-    script = (
-        'if test -e again; then sed -i "s/un-made/made/; s/tt/TT/" "$2"; else touch again; sed -i s/made/un-made/ "$2"; fi'
-    )
-    master, slave = pty.openpty()
-    try:
-        os.write(master, f"{answer}\n".encode())
-        command = [sys.executable, "-m", "streamsave.cli", "edit", str(image)]
-        env = {**os.environ, **editor(tmp_path, script)}
-        done = subprocess.run(command, stdin=slave, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=30)
-    finally:
-        os.close(master)
-        os.close(slave)
-    assert done.returncode == status, done.stderr
-    assert "un-made up" in done.stderr
-    assert "Edit it again? [Y/n]" in done.stderr
-    assert read_info(image).metadata.xml == (BEFORE.xml if status else BEFORE.xml.replace("tt", "TT", 1))
-
-
-def test_from_a_file(image: Path, tmp_path: Path) -> None:
-    file = tmp_path / "new.xml"
-    file.write_text(titled(7))
-    done = streamsave("edit", image, "--xml", file, "--set-paused", "--json")
-    assert done.status == 0, done.err
-    assert (done.event["event"], done.event["changed"], done.event["was_running"]) == ("edited", True, False)
-    assert read_info(image).metadata.xml == titled(7)
-    assert "in place" in streamsave("edit", image, "--set-running").out
