@@ -7,6 +7,7 @@ from .mutation import Mutation
 STAGES = "pipeline/stages.py"
 GATE = "pipeline/gate.py"
 DECOMPRESS = "pipeline/decompress.py"
+READ_AHEAD = "pipeline/read_ahead.py"
 INFLOW = "operations/inflow.py"
 OUTFLOW = "operations/outflow.py"
 DESCRIPTOR = "endpoints/descriptor.py"
@@ -98,8 +99,8 @@ STREAMS = (
     Mutation(
         name="pipeline-no-thread",
         file=STAGES,
-        old="                self.fail(failure)\n                raise\n",
-        new="                raise\n",
+        old="            self.fail(failure)\n            raise\n",
+        new="            raise\n",
         why="where a thread cannot be started those that were end",
         tests=("faults/test_pipeline_faults.py::test_a_thread_that_cannot_start",),
     ),
@@ -178,6 +179,30 @@ STREAMS = (
             "unit/test_pipeline.py::test_damage_names_frame_and_offset",
             "unit/test_pipeline.py::test_a_payload_that_ends_inside_a_frame_is_truncated",
         ),
+    ),
+    Mutation(
+        name="decompress-gate-blamed",
+        file=DECOMPRESS,
+        old="            except GateClosed:\n                raise  # perhaps",
+        new="            except ZeroDivisionError:\n                raise  # perhaps",
+        why="a payload that cannot be read is not the codec's fault",
+        tests=("unit/test_read_ahead.py::test_a_payload_that_cannot_be_read_is_not_the_codecs_fault",),
+    ),
+    Mutation(
+        name="decompress-reads-on",
+        file=DECOMPRESS,
+        old="        return ahead.stop()\n",
+        new="        return None\n",
+        why="a decoder that wants no more leaves no thread that waits for it",
+        tests=("unit/test_read_ahead.py::test_a_decoder_that_wants_no_more_ends_the_reading_too",),
+    ),
+    Mutation(
+        name="read-ahead-lent",
+        file=READ_AHEAD,
+        old="            piece = self._full.popleft()\n            self._buffer = piece\n",
+        new="            piece = self._full.popleft()\n            self._empty.append(piece)\n            self._emptied.notify()\n",
+        why="what is decoded is not read over meanwhile",
+        tests=("unit/test_read_ahead.py::test_no_more_is_read_than_the_buffers_hold",),
     ),
     # -- save_stream, restore_stream
     Mutation(

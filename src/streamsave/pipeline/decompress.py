@@ -3,8 +3,8 @@
 The reader finds the frames without decoding them. Where an index tells the places of all, and any part of the source can
 be had, it only hands these out, and each worker reads its own frames: no copy more, as many reads at a time as workers.
 Of what another program wrote the codec's reframer makes frames for the same decoders, and has a say in the writer too. Where
-that does not go either, the reader becomes the sequential decoder itself and fills the slots with decoded bytes. Order,
-bounds and endings stay the same.
+that does not go either, the reader becomes the sequential decoder itself and fills the slots with decoded bytes, of what
+one thread more reads meanwhile. Order, bounds and endings stay the same.
 Where the image has an index, that is the word on where the frames are and what is in them.
 """
 
@@ -21,8 +21,9 @@ from ..format.frames import FrameTable
 from ..format.index import Index
 from ..types import Buffer, RandomSource, Sink, Source
 from .bufpool import BufferPool, Slot, slot_count
-from .gate import Gate
+from .gate import Gate, GateClosed
 from .payload import Payload
+from .read_ahead import ReadAhead
 from .stages import Pipeline
 
 
@@ -159,25 +160,27 @@ class Decompression(Pipeline):
         return self._read_sequentially()
 
     def _read_sequentially(self) -> None:
-        """Decode what is left of the payload in this thread."""
+        """Decode what is left of the payload in this thread; another one reads it."""
         self.stats.parallel = False
-        reader = self._codec.stream_reader(self._payload.read)
+        ahead = ReadAhead(self._payload, self._gate)
+        self._start("read-ahead", ahead.run)
+        reader = self._codec.stream_reader(ahead.read)
         size = chunk_size = self._codec.chunk_size
         while size == chunk_size:
             slot = self._take_free()
-            slot.offset = self._payload.position
+            slot.offset = ahead.position
             room = slot.view[self._frame_room :][:chunk_size]
             try:
                 size = reader.readinto(room)
             except DecodeError as error:
                 return self._publish_error(slot, error)
-            except StreamsaveError:
-                raise  # the payload cannot be read
+            except GateClosed:
+                raise  # perhaps because the payload cannot be read
             except Exception as error:
                 raise self._failed(error, slot) from error
             slot.parts = [room[:size]]
             self._publish(slot, coded=True)
-        return None
+        return ahead.stop()
 
     def _publish_error(self, slot: Slot, error: DecodeError) -> None:
         """The writer raises it, when all that is before it in the stream is written."""

@@ -71,17 +71,7 @@ class Pipeline(ABC):
         stages = [("reader", self._read), ("writer", self._write)]
         stages += [(f"worker-{number}", self._code) for number in range(self._threads_wanted)]
         for name, body in stages:
-            thread = threading.Thread(target=self._run, args=(body,), name=f"streamsave-{name}")
-            with self._gate.lock:
-                self._running += 1
-            try:
-                resources.start(thread, f"the pipeline's {name}")
-            except ResourceError as failure:
-                with self._gate.lock:
-                    self._running -= 1
-                self.fail(failure)
-                raise
-            self._threads.append(thread)
+            self._start(name, body)
 
     def wait(self, on_tick: Callable[[], None] | None = None, tick_s: float = 0.1) -> None:
         """Wait until everything was written, or raise the first error. ``on_tick`` runs here every ``tick_s`` seconds.
@@ -121,6 +111,20 @@ class Pipeline(ABC):
                 self._running -= 1
                 self._stage_ended.notify_all()
 
+    def _start(self, name: str, body: Callable[[], None]) -> None:
+        """One more thread, which is a stage of this pipeline. ResourceError as ``start()``."""
+        thread = threading.Thread(target=self._run, args=(body,), name=f"streamsave-{name}")
+        with self._gate.lock:
+            self._running += 1
+        try:
+            resources.start(thread, f"the pipeline's {name}")
+        except ResourceError as failure:
+            with self._gate.lock:
+                self._running -= 1
+            self.fail(failure)
+            raise
+        self._threads.append(thread)
+
     def _is_over(self) -> bool:
         return not self._running or self._gate.error is not None
 
@@ -131,10 +135,10 @@ class Pipeline(ABC):
     # -- the hand-overs -----------------------------------------------------------------------------------------------
 
     def _take_free(self) -> Slot:
-        """An empty slot, as soon as one is free."""
+        """An empty slot, as soon as one is free: the one that was freed last, for it may be in a cache still."""
         with self._gate.lock:
             self._gate.wait(self._slot_freed, lambda: self.pool.free)
-            return self.pool.free.popleft()
+            return self.pool.free.pop()
 
     def _resize_slots(self, size: int) -> None:
         """Make the slots ``size`` bytes large, and fewer if they are large, once all are back; the reader holds none."""
