@@ -92,7 +92,7 @@ DURABILITY = (
         old="        os.rename(self.temporary, self.path)",
         new="        pass",
         why="the image gets its name",
-        tests=("system/test_image_file.py::test_the_image_before_is_there_until_the_new_one_is",),
+        tests=("unit/test_nameless.py::test_nothing_is_there_until_the_end",),
     ),
     Mutation(
         name="file-rename-not-at-once",
@@ -215,7 +215,7 @@ DURABILITY = (
         old="            self._unlink(self.temporary)\n",
         new="            pass\n",
         why="no temporary file is left by a save that failed",
-        tests=("faults/test_save_faults.py::test_a_codec_that_raises",),
+        tests=("unit/test_nameless.py::test_a_system_without_proc",),
     ),
     Mutation(
         name="file-space-unchecked",

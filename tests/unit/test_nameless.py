@@ -52,6 +52,7 @@ def test_a_system_without_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(nameless, "_link", lambda fd: f"/no/proc/self/fd/{fd}")
     with NewImage(tmp_path / "image", b"head") as image:
         assert list(tmp_path.iterdir()) == [image.temporary]
+    assert list(tmp_path.iterdir()) == [], "it was not committed"
     assert os.listdir("/proc/self/fd") == before
 
 
