@@ -85,7 +85,7 @@ IMAGES = (
         old="        if end < header.payload_offset:\n",
         new="        if False:\n",
         why="a file that ends inside its metadata was cut",
-        tests=("system/test_bad_input.py::test_cuts_in_header_and_metadata",),
+        tests=("system/test_bad_images.py::test_cuts_in_header_and_metadata",),
     ),
     Mutation(
         name="metadata-xml-without-end",
@@ -186,7 +186,7 @@ IMAGES = (
         old="    if stat.S_ISREG(mode) or stat.S_ISBLK(mode):\n        return fd, path\n",
         new="    if not stat.S_ISDIR(mode):\n        return fd, path\n",
         why="a FIFO would block, or never end",
-        tests=("system/test_bad_input.py::test_not_a_file",),
+        tests=("system/test_bad_images.py::test_not_a_file",),
     ),
     Mutation(
         name="image-stream-end",
