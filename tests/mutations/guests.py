@@ -207,6 +207,14 @@ GUESTS = (
         tests=("system/test_bench_guest.py::test_a_qemu_that_waits_for_its_reader",),
     ),
     Mutation(
+        name="save-command-always",
+        file=SAVE,
+        old="with_command=options.save_command)",
+        new="with_command=True)",
+        why="a command line may hold secrets, and whoever says so keeps them",
+        tests=("system/test_peer.py::test_a_command_that_may_hold_secrets",),
+    ),
+    Mutation(
         name="undo-endless-answer",
         file=GIVING_BACK,
         old="timeout_s=ANSWER_S if timeout_s is None else timeout_s)",

@@ -12,10 +12,12 @@ from typing import Self
 
 import pytest
 
+from streamsave.operations.image import read_info
 from streamsave.qemu.monitor import Monitor
 from streamsave.qemu.peer import describe_guest, read_command, saved_command
 from streamsave.qemu.process import QemuProcess, check_command
 
+from ..kit.cli import streamsave
 from ..kit.qemu import RunningQemu
 from ..kit.waiting import until
 from .machines import FIRMWARE
@@ -148,3 +150,14 @@ def test_arguments_of_any_bytes() -> None:
 
 def test_a_process_that_is_gone() -> None:
     assert read_command(Path("/proc/4194304000"), [1]) is None
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_command_that_may_hold_secrets(kept: bool, demo: RunningQemu, tmp_path: Path) -> None:
+    demo.qmp().close()
+    image, options = tmp_path / "image", [] if kept else ["--no-saved-command"]
+    done = streamsave("save", "--qmp", demo.monitor, image, "--then", "resume", *options)
+    assert done.status == 0, done.err
+    head = image.read_bytes()[: read_info(image).payload_offset]
+    assert (str(demo.monitor).encode() in head) == kept, "an argument of it"
