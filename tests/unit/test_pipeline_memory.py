@@ -1,0 +1,65 @@
+"""The formula of docs/hot-path.md for the peak memory of a save, held against the kernel's word on a process of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamsave.codecs.registry import find_codec
+from streamsave.pipeline.bufpool import slot_count
+from streamsave.units import MiB
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "hot-path.md"
+SLACK = 4 * MiB
+"""Threads' stacks, what malloc keeps, what a codec's library takes once."""
+CODE = """
+import os, sys
+from streamsave.cli.heap import keep_freed_memory
+from streamsave.codecs.registry import find_codec
+from streamsave.endpoints.memory import DiscardSink
+from streamsave.pipeline.bufpool import slot_count
+from streamsave.pipeline.compress import Compression
+from tests.kit.leaks import forget_peak, memory
+from tests.kit.pipelines import run_to_end
+
+class Noise:
+    left = 3 * slot_count(int(sys.argv[2]))
+    def readinto(self, view):
+        self.left -= 1
+        view[:] = os.urandom(65536) * (len(view) // 65536)
+        return len(view) if self.left >= 0 else 0
+    def abort(self): ...
+    def close(self): ...
+
+keep_freed_memory()
+codec, threads = find_codec(sys.argv[1]), int(sys.argv[2])
+codec.encoder(codec.default_level)
+before = forget_peak()
+sink = DiscardSink()
+run_to_end(Compression(Noise(), sink, codec, level=codec.default_level, threads=threads, observe=lambda view: None))
+print(memory("VmHWM") - before)
+"""
+
+
+def encoder_size(name: str) -> int:
+    """What an encoder of ``name`` at the default level takes, as the document says."""
+    memory = DOCUMENT.read_text().partition("\n## Memory\n")[2]
+    row = re.search(rf"^\| {name} \|.*\| (\d+) MiB \|$", memory, re.MULTILINE)
+    assert row, f"{DOCUMENT} does not say how much memory an encoder of {name} takes"
+    return int(row[1]) * MiB
+
+
+@pytest.mark.parametrize("threads", [2, 6])
+@pytest.mark.parametrize("name", ["zstd", "gzip", "lz4", "bzip2"])
+def test_a_save_takes_what_the_document_says(name: str, threads: int) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", CODE, name, str(threads)], capture_output=True, text=True, check=True, timeout=60
+    )
+    codec, grown = find_codec(name), int(run.stdout)
+    slots = slot_count(threads) * (codec.chunk_size + codec.bound(codec.chunk_size))
+    assert slot_count(threads) * codec.chunk_size <= grown, "less than the chunks that are held: nothing was measured"
+    assert grown <= slots + threads * encoder_size(name) + SLACK
