@@ -30,6 +30,14 @@ STREAMS = (
         tests=("system/test_image_index.py::test_says_what_is_in_the_payload[raw]",),
     ),
     Mutation(
+        name="pool-twice",
+        file="pipeline/bufpool.py",
+        old="    return 2 * threads + 3",
+        new="    return 4 * threads + 6",
+        why="the slots are the memory of a pipeline, and the document says how many there are",
+        tests=("unit/test_pipeline_memory.py::test_a_save_takes_what_the_document_says[lz4-6]",),
+    ),
+    Mutation(
         name="pipeline-order",
         file=STAGES,
         old="            while self._order and self._order[0].parts is not None:\n                ready.append(self._order.popleft())",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from ..types import Buffer
@@ -19,7 +17,8 @@ class LzoCompressor:
 
     def compress(self, block: Buffer, room: memoryview) -> int:
         """``block`` compressed at the start of ``room``, which has ``bound(len(block))`` bytes at least; the size."""
-        with _borrowed(block, room) as (data, out):
+        with ffi.from_buffer("uint8_t[]", block) as data, ffi.from_buffer("uint8_t[]", room, require_writable=True) as out:
+            _check_room(data, out)
             return int(lib.ss_lzo_compress(data, len(data), out, self._table, self._fast))
 
 
@@ -32,16 +31,14 @@ class LzoBestCompressor:
 
     def compress(self, block: Buffer, room: memoryview) -> int:
         """As ``LzoCompressor.compress``."""
-        with _borrowed(block, room) as (data, out):
+        with ffi.from_buffer("uint8_t[]", block) as data, ffi.from_buffer("uint8_t[]", room, require_writable=True) as out:
+            _check_room(data, out)
             return int(lib.ss_lzo_compress_best(data, len(data), out, self._finder, self._depth))
 
 
-@contextmanager
-def _borrowed(block: Buffer, room: memoryview) -> Iterator[tuple[Any, Any]]:
-    with ffi.from_buffer("uint8_t[]", block) as data, ffi.from_buffer("uint8_t[]", room, require_writable=True) as out:
-        if len(out) < lib.ss_lzo_bound(len(data)):
-            raise ValueError(f"{len(out)} bytes are too few for {len(data)} compressed ones")
-        yield data, out
+def _check_room(data: Any, out: Any) -> None:
+    if len(out) < lib.ss_lzo_bound(len(data)):
+        raise ValueError(f"{len(out)} bytes are too few for {len(data)} compressed ones")
 
 
 def bound(size: int) -> int:
