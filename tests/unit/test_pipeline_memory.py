@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "hot-path.md"
 SLACK = 4 * MiB
 """Threads' stacks, what malloc keeps, what a codec's library takes once."""
 CODE = """
-import os, sys
+import os, sys, threading
 from streamsave.cli.heap import keep_freed_memory
 from streamsave.codecs.registry import find_codec
 from streamsave.endpoints.memory import DiscardSink
@@ -24,20 +24,29 @@ from streamsave.pipeline.compress import Compression
 from tests.kit.leaks import forget_peak, memory
 from tests.kit.pipelines import run_to_end
 
+all_slots_are_full = threading.Event()
+
 class Noise:
     left = 6 * int(sys.argv[2]) + 40
     def readinto(self, view):
         self.left -= 1
+        if self.left == 2 * slot_count(int(sys.argv[2])):
+            all_slots_are_full.set()
         view[:] = os.urandom(65536) * (len(view) // 65536)
         return len(view) if self.left >= 0 else 0
     def abort(self): ...
     def close(self): ...
 
+class SlowSink(DiscardSink):
+    def write(self, parts):
+        assert all_slots_are_full.wait(30)
+        super().write(parts)
+
 keep_freed_memory()
 codec, threads = find_codec(sys.argv[1]), int(sys.argv[2])
 codec.encoder(codec.default_level)
 before = forget_peak()
-sink = DiscardSink()
+sink = SlowSink()
 run_to_end(Compression(Noise(), sink, codec, level=codec.default_level, threads=threads, observe=lambda view: None))
 print(memory("VmHWM") - before)
 """
