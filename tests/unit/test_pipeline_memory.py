@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "hot-path.md"
 SLACK = 4 * MiB
 """Threads' stacks, what malloc keeps, what a codec's library takes once."""
 CODE = """
-import os, sys, threading
+import os, sys, time
 from streamsave.cli.heap import keep_freed_memory
 from streamsave.codecs.registry import find_codec
 from streamsave.endpoints.memory import DiscardSink
@@ -24,30 +24,28 @@ from streamsave.pipeline.compress import Compression
 from tests.kit.leaks import forget_peak, memory
 from tests.kit.pipelines import run_to_end
 
-all_slots_are_full = threading.Event()
-
 class Noise:
-    left = 6 * int(sys.argv[2]) + 40
+    left, asked_s = 6 * int(sys.argv[2]) + 40, time.monotonic()
     def readinto(self, view):
         self.left -= 1
-        if self.left == 2 * slot_count(int(sys.argv[2])):
-            all_slots_are_full.set()
+        self.asked_s = time.monotonic()
         view[:] = os.urandom(65536) * (len(view) // 65536)
         return len(view) if self.left >= 0 else 0
     def abort(self): ...
     def close(self): ...
 
-class SlowSink(DiscardSink):
+class Late(DiscardSink):  # takes nothing until all slots are full
     def write(self, parts):
-        assert all_slots_are_full.wait(30)
+        while not self.size and parts != [b""] and time.monotonic() - source.asked_s < 0.3:
+            time.sleep(0.05)
         super().write(parts)
 
 keep_freed_memory()
 codec, threads = find_codec(sys.argv[1]), int(sys.argv[2])
 codec.encoder(codec.default_level)
 before = forget_peak()
-sink = SlowSink()
-run_to_end(Compression(Noise(), sink, codec, level=codec.default_level, threads=threads, observe=lambda view: None))
+source = Noise()
+run_to_end(Compression(source, Late(), codec, level=codec.default_level, threads=threads, observe=lambda view: None))
 print(memory("VmHWM") - before)
 """
 
