@@ -154,9 +154,10 @@ def test_a_disk_that_fails_at_an_fsync(
     daemon: FakeDaemon, destination: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     monkeypatch.setattr(os, "fsync", failing(os.fsync, call + MORE_FSYNCS))
-    with pytest.raises(DestinationError, match="cannot make the image durable: Input/output error"):
+    with pytest.raises(DestinationError, match="cannot make the image durable: Input/output error") as caught:
         save(destination)
     assert_nothing_happened(daemon, destination)
+    assert not hasattr(caught.value, "__notes__"), "the domain was back at once"
 
 
 @pytest.mark.usefixtures("way")
@@ -165,9 +166,10 @@ def test_a_disk_that_is_full(
     daemon: FakeDaemon, destination: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int
 ) -> None:
     monkeypatch.setattr(owner, name, failing(getattr(owner, name), call, error=OSError(28, os.strerror(28))))
-    with pytest.raises(DestinationError, match="No space left on device"):
+    with pytest.raises(DestinationError, match="No space left on device") as caught:
         save(destination)
     assert_nothing_happened(daemon, destination)
+    assert not hasattr(caught.value, "__notes__"), "the domain was back at once"
 
 
 def test_a_disk_that_hangs_in_the_commit_does_not_keep_the_domain(

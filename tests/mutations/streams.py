@@ -243,7 +243,7 @@ STREAMS = (
         old="        self.file.__exit__(kind, error, traceback)\n",
         new="        self.file.close()\n",
         why="nothing is left of a save that failed",
-        tests=("system/test_fd_api.py::test_stream_that_breaks_off_is_not_saved",),
+        tests=("system/test_image_file.py::test_the_image_before_is_there_until_the_new_one_is",),
     ),
     Mutation(
         name="writer-partial-is-complete",

@@ -18,6 +18,8 @@ from streamsave.format.migration import StreamMap
 from streamsave.operations.image import read_info
 from streamsave.operations.inflow import save_stream
 
+from ..kit.unfinished import without_nameless_files
+
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"
 OLD = b"the image before"
 
@@ -89,7 +91,12 @@ def test_nobody_else_may_read_it_meanwhile(folder: Path) -> None:
     assert modes == [0o600]
 
 
-def test_the_image_before_is_there_until_the_new_one_is(folder: Path) -> None:
+@pytest.mark.parametrize("nameless", [True, False])
+def test_the_image_before_is_there_until_the_new_one_is(
+    nameless: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not nameless:
+        without_nameless_files(monkeypatch)
     image = folder / "guest.save"
     image.write_bytes(OLD)
     before = image.stat()
