@@ -79,7 +79,9 @@ def test_nobody_else_may_read_the_guests_memory(folder: Path, *, exists: bool) -
     assert stat.S_IMODE(image.stat().st_mode) == 0o600
 
 
-def test_nobody_else_may_read_it_meanwhile(folder: Path) -> None:
+def test_nobody_else_may_read_it_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an unfinished image has a name."""
+    without_nameless_files(monkeypatch)
     modes: list[int] = []
 
     def look(_stream: StreamMap) -> None:
