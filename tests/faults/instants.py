@@ -30,11 +30,11 @@ STREAM_SIZE: Final = 11 * MiB
 """Of a demo guest with 16 MiB, and a little less: where an instant is a part of the stream."""
 OF_A_SAVE: Final = (
     "connected", "begun", "settings changed", "before stop", "stopped", "migrating", "mid stream", "mid write",
-    "before fsync 2", "after fsync 2", "stream ended", "before commit", "before fsync 3", "after fsync 3", "before name",
-    "before rename", "after rename", "after fsync 4", "committed", "let go",
+    "before fsync 2", "after fsync 2", "stream ended", "before commit", "before name", "before fsync 3", "after fsync 3",
+    "before fsync 4", "after fsync 4", "before rename", "after rename", "after fsync 5", "committed", "let go",
 )  # fmt: skip
-"""In their order. The calls of fsync: the folder to see whether it can be, the payload, the complete header, the folder. The
-image exists from the rename on, and may not be taken back by anybody from ``after fsync 4`` on."""
+"""In their order. The calls of fsync: the folder to see whether it can be, the payload twice, the complete header, the
+folder. The image exists from the rename on, and may not be taken back by anybody from ``after fsync 5`` on."""
 OF_A_RESTORE: Final = ("opened", "started", "incoming", "mid stream", "stream sent", "loaded", "before cont", "let go")
 """In their order; ``started`` only where the restore starts its QEMU."""
 

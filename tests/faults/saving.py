@@ -16,7 +16,7 @@ GLOBALS: Final[dict[str, Any]] = save.__globals__
 RAW: Final = SaveOptions(format="raw")
 OLDER: Final = b"an older image"
 IO_ERROR: Final = OSError(5, "Input/output error")
-PAYLOAD, HEADER, FOLDER, TAKEN_BACK = range(2, 6)
+PAYLOAD, COMMIT, HEADER, FOLDER, TAKEN_BACK = range(2, 7)
 """The calls of fsync; the first one is of the folder, before anything is written."""
 
 Fails: TypeAlias = Callable[..., StreamsaveError]

@@ -35,7 +35,7 @@ from streamsave.units import MiB
 from ..fakes.libvirt import COOKIE, PAUSED, RUNNING, SHUT_OFF, XML, FakeDaemon, FakeError
 from ..kit.images import flip, made_up_stream
 from ..kit.waiting import until
-from .saving import FOLDER, HEADER, IO_ERROR, OLDER, PAYLOAD, failing
+from .saving import COMMIT, FOLDER, HEADER, IO_ERROR, OLDER, PAYLOAD, failing
 
 pytestmark = pytest.mark.timeout(60)
 GZIP = streamsave.SaveOptions(format="gzip")
@@ -149,7 +149,7 @@ def test_what_comes_before_the_end_is_on_disk_before_libvirt_is_held_up(
 
 
 @pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("call", [BEFORE_END, PAYLOAD, HEADER, FOLDER])
+@pytest.mark.parametrize("call", [BEFORE_END, PAYLOAD, COMMIT, HEADER, FOLDER])
 def test_a_disk_that_fails_at_an_fsync(
     daemon: FakeDaemon, destination: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:

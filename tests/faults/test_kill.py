@@ -147,7 +147,7 @@ def test_kill_9_twenty_times_at_random_instants(watched: Watched, image: Path) -
     "point",
     [
         *("begun", "settings changed", "before stop", "stopped", "migrating", "mid stream", "stream ended"),
-        *("before commit", "before fsync 3", "before name", "before rename"),
+        *("before commit", "before name", "before fsync 4", "before rename"),
     ],
 )
 def test_kill_9_before_the_image_exists(point: str, watched: Watched, image: Path) -> None:
@@ -162,7 +162,7 @@ def test_kill_9_before_the_image_exists(point: str, watched: Watched, image: Pat
     ("point", "then"),
     [
         *(("after rename", then) for then in ("quit", "resume", "pause")),
-        ("after fsync 4", "quit"),
+        ("after fsync 5", "quit"),
         *(("committed", then) for then in ("quit", "resume", "pause")),
         ("let go", "quit"),
     ],

@@ -37,7 +37,7 @@ from ..kit.cli import streamsave
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.qmp import Qmp
 from ..kit.waiting import until
-from .saving import FOLDER, GLOBALS, HEADER, PAYLOAD, Fails, failing, goes_on, state_of
+from .saving import COMMIT, FOLDER, GLOBALS, HEADER, PAYLOAD, Fails, failing, goes_on, state_of
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"
@@ -117,7 +117,7 @@ def test_given_up_as_soon_as_the_rest_cannot_pass_in_time(fails: Fails, monkeypa
     assert all(fraction < 1 for fraction in seen)
 
 
-@pytest.mark.parametrize("number", [PAYLOAD, HEADER], ids=["payload", "header"])
+@pytest.mark.parametrize("number", [PAYLOAD, COMMIT, HEADER], ids=["payload", "commit", "header"])
 @pytest.mark.parametrize("how", ["cancelled", "stopped", "timeout"])
 def test_a_disk_that_hangs_in_the_commit_keeps_nobody(
     how: str, number: int, guest: RunningQemu, image: Path, monkeypatch: pytest.MonkeyPatch

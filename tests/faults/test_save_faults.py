@@ -44,6 +44,7 @@ from ..kit.disk import mounted_disk
 from ..kit.qemu import RunningQemu
 from ..kit.unfinished import without_nameless_files
 from .saving import (
+    COMMIT,
     FOLDER,
     GLOBALS,
     HEADER,
@@ -84,13 +85,13 @@ def test_the_disk_begins_while_the_rest_is_written(image: Path, monkeypatch: pyt
     assert told == [(0, 1300, os.POSIX_FADV_DONTNEED), (1300, 1001, os.POSIX_FADV_DONTNEED)]
 
 
-@pytest.mark.parametrize("number", [PAYLOAD, HEADER], ids=["payload", "header"])
+@pytest.mark.parametrize("number", [PAYLOAD, COMMIT, HEADER], ids=["payload", "commit", "header"])
 def test_fsync_fails(number: int, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", failing(os.fsync, number))
     assert f"{image}: cannot make the image durable: Input/output error" in str(fails(DestinationError))
 
 
-@pytest.mark.parametrize("number", range(2, 6), ids=["payload", "payload again", "header", "folder"])
+@pytest.mark.parametrize("number", range(2, 6), ids=["payload", "commit", "header", "folder"])
 def test_fsync_fails_under_a_temporary_name(number: int, fails: Fails, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_nameless_files(monkeypatch)
     monkeypatch.setattr(os, "fsync", failing(os.fsync, number))

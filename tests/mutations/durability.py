@@ -17,8 +17,8 @@ DURABILITY = (
     Mutation(
         name="file-payload-fsync",
         file=FILE,
-        old="                os.fsync(self._fd)\n            self._whole = True\n",
-        new="                pass\n            self._whole = True\n",
+        old="            os.fsync(self._fd)\n            self._whole = True\n",
+        new="            self._whole = True\n",
         why="the complete header must not be durable before the payload is",
         tests=("system/test_edit_whole.py::test_nothing_gets_the_name_before_it_is_durable",),
     ),
@@ -31,6 +31,16 @@ DURABILITY = (
         tests=("faults/test_kill.py::test_kill_9_before_the_image_exists[begun]",),
     ),
     Mutation(
+        name="file-named-too-late",
+        file=FILE,
+        old="                give_name(self._fd, self._temporary)\n            os.fsync(self._fd)\n            self._whole = True\n"
+        "            self._rewrite(header)\n            os.fsync(self._fd)\n",
+        new="                pass\n            os.fsync(self._fd)\n            self._whole = True\n"
+        "            self._rewrite(header)\n            os.fsync(self._fd)\n            give_name(self._fd, self._temporary)\n",
+        why="not every file system makes durable what has no name",
+        tests=("faults/test_powerloss.py::test_at_any_moment[save_zstd]",),
+    ),
+    Mutation(
         name="file-nameless-unlocked",
         file=FILE,
         old="            try_lock(self._fd)\n        else",
@@ -41,8 +51,8 @@ DURABILITY = (
     Mutation(
         name="file-nameless-for-ever",
         file="endpoints/nameless.py",
-        old="    if os.path.lexists(_link(fd)):",
-        new="    if True:",
+        old="    if os.path.lexists(_link(fd)) and",
+        new="    if",
         why="a system that cannot name a file later has to name it now",
         tests=("unit/test_nameless.py::test_a_system_without_proc",),
     ),

@@ -141,6 +141,30 @@ def test_a_payload_that_cannot_be_read_is_not_the_codecs_fault() -> None:
     assert not hasattr(caught.value, "__notes__")
 
 
+def test_what_nobody_wants_need_not_be_readable() -> None:
+    """Behind the last byte of a payload, say, on a device."""
+    failed = threading.Event()
+
+    class Failing(FailingSource):
+        def readinto(self, view: memoryview) -> int:
+            try:
+                return super().readinto(view)
+            except SourceError:
+                failed.set()
+                raise
+
+    class Satisfied(FakeReader):
+        def __init__(self, read: ReadBytes) -> None:
+            self._rest = memoryview(bytes(read(1000)))
+            assert failed.wait(5)
+
+    class SatisfiedCodec(FakeCodec):
+        def stream_reader(self, read: ReadBytes) -> Satisfied:
+            return Satisfied(read)
+
+    assert restore(Failing(MemorySource(PAYLOAD), 2 * PIECE_SIZE), SatisfiedCodec()) == PAYLOAD[:1000]
+
+
 def test_a_decoder_that_wants_no_more_ends_the_reading_too() -> None:
     class Satisfied(FakeReader):
         def __init__(self, read: object) -> None:

@@ -12,7 +12,7 @@ _MMAP_THRESHOLD: Final = -3
 
 
 def keep_freed_memory() -> None:
-    """Let glibc use freed memory again, up to 64 MiB of it, and not give every frame's back to the kernel at once.
+    """Let glibc use freed memory again, up to 64 MiB in each thread's heap, and not give it back at once.
 
     Some libraries have no way to write into memory of ours: what they return for a chunk would be mapped, faulted in page by
     page and unmapped each time, in part with the interpreter lock held. Nothing happens with other C libraries.

@@ -1,12 +1,10 @@
 """Files: an image that is read, and a new image that exists completely or not at all.
 
-A new image is written to a file without a name, its header marked partial. ``commit()`` writes the complete header and makes
-all of it durable; then the file gets a temporary name beside its destination, and from there its own: the image exists from
-then on. What stood at the destination changes places with it and goes only when that is durable: whatever fails before, and
-whenever the power does, it is there.
-
-Where the file system has no files without names it has the temporary one all along; then the payload is durable before the
-header.
+A new image is written to a file without a name, or under a temporary one beside its destination where the file system has
+no such files, with the header marked partial. ``commit()`` gives it the temporary name at the latest, for btrfs before 6.15
+makes nothing durable that has none; then it makes the payload durable, then the complete header, then the name; the image
+exists from then on. What stood at the destination changes places with it and goes only when that is durable: whatever fails
+before, and whenever the power does, it is there.
 """
 
 from __future__ import annotations
@@ -142,20 +140,19 @@ class NewImage(ImageSink):
 
     @property
     def temporary(self) -> Path:
-        """The name that the file has until it gets its own: for a moment, or all along."""
+        """The name that the file has until it gets its own: from the commit on, or all along."""
         return self._temporary
 
     def commit(self, header: bytes, partial: bytes) -> None:
         """See ``ImageSink``. If the last step fails what stood at the destination is there again."""
         try:
-            if not self._nameless:  # the header may not get to the disk before the payload
-                os.fsync(self._fd)
+            if self._nameless:
+                give_name(self._fd, self._temporary)
+            os.fsync(self._fd)
             self._whole = True
             self._rewrite(header)
             os.fsync(self._fd)
             self._begin_naming()
-            if self._nameless:
-                give_name(self._fd, self._temporary)
             self._take_name()
             fsync_folder(self.path.parent)
         except BaseException as error:  # a KeyboardInterrupt too: it may come right after the rename

@@ -19,9 +19,10 @@ def open_nameless(folder: Path, mode: int) -> int:
         if error.errno not in CANNOT:
             raise
         return -1
-    if os.path.lexists(_link(fd)):
+    # Without /proc it could never get a name, nor if it is another user's (protected_hardlinks), as on mounts that map them.
+    if os.path.lexists(_link(fd)) and os.fstat(fd).st_uid == os.geteuid():
         return fd
-    os.close(fd)  # without /proc it could never get a name
+    os.close(fd)
     return -1
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ..codecs.base import Codec, DecodeError, NotFramed, OversizedError, Reframer, TruncatedError
-from ..errors import CodecError, CorruptImageError, ImageError, StreamsaveError, TruncatedImageError
+from ..errors import CodecError, CorruptImageError, ImageError, SourceError, StreamsaveError, TruncatedImageError
 from ..format.frames import FrameTable
 from ..format.index import Index
 from ..types import Buffer, RandomSource, Sink, Source
@@ -174,8 +174,8 @@ class Decompression(Pipeline):
                 size = reader.readinto(room)
             except DecodeError as error:
                 return self._publish_error(slot, error)
-            except GateClosed:
-                raise  # perhaps because the payload cannot be read
+            except (GateClosed, SourceError):
+                raise
             except Exception as error:
                 raise self._failed(error, slot) from error
             slot.parts = [room[:size]]

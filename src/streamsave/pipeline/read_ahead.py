@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from ..errors import SourceError
 from ..types import Buffer
 from ..units import KiB
 from .gate import Gate
@@ -32,16 +33,17 @@ class ReadAhead:
         """In order; what is short is the last."""
         self._ended = False
         """Nothing more becomes full, or nobody wants it."""
+        self._error: SourceError | None = None
+        """Why there is no more."""
         self._buffer: memoryview | None = None
         """Whose bytes are given out."""
         self._left = memoryview(b"")
         """Those that were not yet."""
 
     def run(self) -> None:
-        """Read, until the payload ends or ``stop()``.
+        """Read, until the payload ends or cannot be read, which is told where it is missed, or ``stop()``.
 
         Raises:
-            SourceError: the payload cannot be read.
             GateClosed: the pipeline ended.
 
         """
@@ -52,14 +54,19 @@ class ReadAhead:
                 if self._ended:
                     return
                 buffer = self._empty.popleft()
-            size = self._payload.readinto(buffer)
+            try:
+                size = self._payload.readinto(buffer)
+            except SourceError as error:
+                self._error = error  # perhaps behind the last byte that the codec asks for
+                self.stop()
+                return
             with self._gate.lock:
                 self._full.append(buffer[:size])
                 self._ended = self._ended or size < PIECE_SIZE
                 self._filled.notify()
 
     def read(self, size: int) -> Buffer:
-        """See ``codecs.base.ReadBytes``; also raises ``GateClosed``."""
+        """See ``codecs.base.ReadBytes``; also raises ``GateClosed``, and ``SourceError`` behind what could be read."""
         if not self._left:
             self._left = self._next()
         piece, self._left = self._left[:size], self._left[size:]
@@ -67,10 +74,11 @@ class ReadAhead:
         return piece
 
     def stop(self) -> None:
-        """Nothing more is wanted."""
+        """Nothing more is wanted, or to be had."""
         with self._gate.lock:
             self._ended = True
             self._emptied.notify()
+            self._filled.notify()
 
     def _next(self) -> memoryview:
         """The next buffer that is full, for the one that was given out; empty at the end."""
@@ -80,8 +88,9 @@ class ReadAhead:
                 self._buffer = None
                 self._emptied.notify()
             self._gate.wait(self._filled, lambda: self._full or self._ended)
-            if not self._full:
-                return memoryview(b"")
-            piece = self._full.popleft()
-            self._buffer = piece
-            return piece
+            if self._full:
+                self._buffer = piece = self._full.popleft()
+                return piece
+        if self._error is not None:
+            raise self._error
+        return memoryview(b"")

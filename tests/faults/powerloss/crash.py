@@ -5,6 +5,7 @@ everything later each change may be there or not, whatever the order; a write al
 may have got its size without its bytes (zeros then), or bytes without its size. Names change as a whole or not at all: a
 rename never leaves half of itself. After an fsync that failed, what it was asked for is uncertain for ever, whatever a later
 fsync says: the kernel may have dropped it. A change of names is the same in that, but sets what a later one sets anew.
+An fsync of a file that has no name makes nothing certain: so it is on btrfs before Linux 6.15.
 """
 
 from __future__ import annotations
@@ -174,11 +175,12 @@ class Moment:
 def moments(recording: Recording) -> Iterator[tuple[Moment, bool]]:
     """After every event; and whether no later moment of this one's states has more of them."""
     names = dict(recording.before.names)
+    now = dict(names)
     logs = {file: _Log(bytearray(data)) for file, data in recording.before.files.items()}
     logs[FOLDER] = _Log()
     for count in range(len(recording.events) + 1):
         if count:
-            _advance(recording.events[count - 1], names, logs)
+            _advance(recording.events[count - 1], names, now, logs)
         upcoming = recording.events[count] if count < len(recording.events) else None
         yield (
             Moment(count, names, logs, recording.device),
@@ -186,8 +188,11 @@ def moments(recording: Recording) -> Iterator[tuple[Moment, bool]]:
         )
 
 
-def _advance(event: Event, names: dict[str, int], logs: dict[int, _Log]) -> None:
+def _advance(event: Event, names: dict[str, int], now: dict[str, int], logs: dict[int, _Log]) -> None:
+    """``names`` are the certain ones, ``now`` those that every process sees."""
     match event:
+        case Synced(file) if file != FOLDER and file not in now.values():
+            pass
         case Synced(file, well):
             logs[file].sync(well=well)
             for change in logs[file].settle():
@@ -198,6 +203,7 @@ def _advance(event: Event, names: dict[str, int], logs: dict[int, _Log]) -> None
                 elif isinstance(change, Resized):
                     resize(logs[file].certain, change.size)
         case Named(changed):
+            rename(now, changed)
             logs[FOLDER].add(event)
             for _, number in changed:
                 if number is not None:

@@ -77,9 +77,8 @@ class Scenario:
     """A guardian watches over it."""
     steady: bool = True
     """It does everything in the same order each time."""
-    barriers: int = 2
-    """How many fsyncs it cannot do without: file, name; with a temporary name payload, header, name; in place the partial
-    header, what follows, the header."""
+    barriers: int = 3
+    """How many fsyncs it cannot do without: payload, header, name; in place the partial header, what follows, the header."""
 
     @property
     def stream(self) -> bytes:
@@ -249,7 +248,7 @@ def _of_format(name: str) -> list[Scenario]:
     return [
         Scenario(name=f"save {name}", act=save, guarded=True, sights=NOTHING_OR_NEW),
         Scenario(name=f"save {name} over an image", act=save, guarded=True, prepare=earlier_image, sights=ONE_OF_BOTH),
-        Scenario(name=f"save {name} onto a device", act=save, guarded=True, sights=IN_PLACE, barriers=3, on_device=True),
+        Scenario(name=f"save {name} onto a device", act=save, guarded=True, sights=IN_PLACE, on_device=True),
         Scenario(name=f"convert to {name}", act=to, prepare=source_image, sights=NOTHING_OR_NEW),
         Scenario(
             name=f"convert to {name} in place",
@@ -265,7 +264,7 @@ def _of_any_format() -> list[Scenario]:
     """Where the format does not matter: what is written, and when, is the same in all of them."""
     in_place = partial(change, IMAGE, "zstd")
     kept: dict[str, Any] = {"prepare": earlier_image, "sights": ONE_OF_BOTH}
-    named: dict[str, Any] = {"nameless": False, "barriers": 3}
+    named: dict[str, Any] = {"nameless": False}
     modest: dict[str, Any] = {"exchanges": False, **named}
     return [
         Scenario(
@@ -274,7 +273,6 @@ def _of_any_format() -> list[Scenario]:
             act=partial(put_into_descriptor, "zstd"),
             prepare=earlier_image,
             sights=IN_PLACE,
-            barriers=3,
         ),
         Scenario(
             name="save a domain over an image", steady=False, guarded=True, act=partial(put_by_libvirt, "zstd"), **kept
@@ -285,7 +283,6 @@ def _of_any_format() -> list[Scenario]:
             act=partial(change, SOURCE, "zstd"),
             prepare=source_image,
             sights=IN_PLACE,
-            barriers=3,
             on_device=True,
         ),
         Scenario(name="edit a sector", barriers=1, act=pause, same_stream=True, **kept),

@@ -133,7 +133,7 @@ SAVES: Final = (
             strike=strike,
             instants=since("connected"),
             disk="ext4",
-            turn="after fsync 4",
+            turn="after fsync 5",
             early=ends(42, says=says),
         )
         for what, strike, says in (
@@ -146,7 +146,7 @@ SAVES: Final = (
             name=f"save: disk hangs, {what}",
             strike=outer.freeze_disk,
             then=outer.freed_while_frozen(number),
-            instants=("mid write", "before fsync 2", "before commit"),  # later it is getting its name
+            instants=("mid write", "before fsync 2", "before fsync 3"),  # later it is getting its name
             disk="ext4",
             early=ends(status, says="interrupted|not saved within"),
             options=("--timeout", "2") if number is None else (),
@@ -170,7 +170,7 @@ SAVES: Final = (
         instants=since("connected", until="committed"),
         early=ends(0, 34, 35, 36, says="refused|run state|migrat"),
     ),
-    Fault(name="save: fsync fails", inner="fsync fails", amount=(1, 5), early=ends(42, says="Input/output error")),
+    Fault(name="save: fsync fails", inner="fsync fails", amount=(1, 6), early=ends(42, says="Input/output error")),
     Fault(name="save: short writes", inner="short writes", early=DONE),
     Fault(name="save: slow disk", inner="slow disk", amount=(0.001, 0.05), early=DONE),
     Fault(name="save: codec raises", inner="codec raises", amount=(1, 4), early=ends(20, says="injected into the codec")),
