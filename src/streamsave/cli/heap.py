@@ -20,5 +20,5 @@ def keep_freed_memory() -> None:
     import ctypes
 
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_MMAP_THRESHOLD, 32 * MiB)  # the most that it accepts
+        mallopt(_MMAP_THRESHOLD, 4 * MiB)
         mallopt(_TRIM_THRESHOLD, 64 * MiB)
