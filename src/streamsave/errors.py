@@ -269,3 +269,10 @@ class Aborted(StreamsaveError):
     def __init__(self, message: str, *, signum: int = 0) -> None:
         super().__init__(message)
         self.signum = signum
+
+
+def with_notes_of(error: BaseException, failure: StreamsaveError) -> StreamsaveError:
+    """``failure``, which tells of ``error`` in other words: it has its notes too."""
+    for note in getattr(error, "__notes__", ()):
+        failure.add_note(note)
+    return failure

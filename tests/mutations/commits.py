@@ -114,6 +114,14 @@ COMMITS = (
         tests=("faults/test_limits.py::test_the_first_end_counts",),
     ),
     Mutation(
+        name="monitor-starved",
+        file=MONITOR,
+        old="        if isinstance(error, MonitorLostError) and isinstance(self._broke_by, MemoryError):",
+        new="        if False:",
+        why="QEMU is not blamed for memory that this process lacks",
+        tests=("system/test_monitor.py::test_no_memory_for_an_answer",),
+    ),
+    Mutation(
         name="monitor-interrupt-protected",
         file=MONITOR,
         old="            if not self._protected:\n                for outcome",

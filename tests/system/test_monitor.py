@@ -375,6 +375,27 @@ def test_a_keyboard_interrupt_leaves_a_monitor_that_works() -> None:
         assert monitor.execute("cont") == {}
 
 
+def test_no_memory_for_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU did not hang up: it was our own reader that could not go on. What was done about the loss is told as well."""
+
+    async def starve(_client: QMPClient, _message: object) -> None:
+        raise MemoryError
+
+    def ask(address: str) -> None:
+        with Monitor(address) as monitor:
+            monkeypatch.setattr(QMPClient, "_on_message", starve)
+            try:
+                monitor.execute("query-status")
+            except MonitorLostError as error:
+                error.add_note("what was done")
+                raise
+
+    refusal = pytest.raises(ResourceError, match="not enough memory to talk to QEMU")
+    with served(lambda talk: talk.answer("query-status", {"status": "running"})) as address, refusal as caught:
+        ask(address)
+    assert caught.value.__notes__ == ["what was done"]
+
+
 def test_interrupt_ends_what_waits_and_nothing_later() -> None:
     def late(talk: Talk) -> None:
         talk.read()

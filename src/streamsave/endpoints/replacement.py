@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from ..errors import DestinationError
+from ..errors import DestinationError, with_notes_of
 from ..units import MiB
 from .file import NewImage
 
@@ -149,9 +149,7 @@ def overwrite(path: Path, fd: int, status: os.stat_result, data: bytes, offset: 
             os.close(writing_fd)
     except OSError as error:
         failure = DestinationError(f"{path}: cannot be written at offset {offset}: {error.strerror}", path=path)
-        for note in getattr(error, "__notes__", ()):
-            failure.add_note(note)
-        raise failure from error
+        raise with_notes_of(error, failure) from error
 
 
 def _write_through(fd: int, data: bytes, offset: int) -> None:

@@ -55,15 +55,16 @@ class Conversation:
         while self._client.runstate is Runstate.RUNNING:
             await self._client.runstate_changed()
 
-    async def hang_up(self) -> None:
-        """End it, whatever state it is in. Raises nothing."""
+    async def hang_up(self) -> BaseException | None:
+        """End it, whatever state it is in. Raises nothing; what the connection broke by, if it did and that is known."""
         import asyncio
 
         try:
             async with asyncio.timeout(HANG_UP_S):
                 await self._client.disconnect()
-        except (Exception, asyncio.CancelledError):
-            pass  # what ended the connection, once more; also AssertionError, from a client that never got to connect
+        except (Exception, asyncio.CancelledError) as error:  # AssertionError: from a client that never got to connect
+            return error
+        return None
 
     async def execute(self, command: str, arguments: dict[str, object] | None) -> object:
         """What QEMU returns.

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .. import resources
 from ..cancel import Cancellation
-from ..errors import MonitorBusyError, MonitorConnectError, MonitorError, MonitorLostError, ResourceError
+from ..errors import (
+    MonitorBusyError,
+    MonitorConnectError,
+    MonitorError,
+    MonitorLostError,
+    ResourceError,
+    with_notes_of,
+)
 from .connect import await_greeting, check_loop_opens, hang_up, open_socket, peer_pid
 from .conversation import Conversation, Event, logger
 from .outcomes import pass_on, settle
@@ -59,6 +66,8 @@ class Monitor:
         self._closed = False
         self._protected = 0
         self._minders: list[Callable[[MonitorLostError], object]] = []
+        self._broke_by: BaseException | None = None
+        """What went wrong in the thread, once that has ended."""
         self._conversation: Conversation  # these belong to the loop
         self._loop: asyncio.AbstractEventLoop
         self._session_task: asyncio.Task[Any] | None = None
@@ -98,7 +107,10 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Raises ResourceError instead of a MonitorLostError, if it was our own end that had no memory to go on."""
         self.close()
+        if isinstance(error, MonitorLostError) and isinstance(self._broke_by, MemoryError):
+            raise with_notes_of(error, self._starved()) from error
 
     # The calls, for any thread
 
@@ -231,10 +243,7 @@ class Monitor:
                 address=self.address,
             ) from None
         except MemoryError as error:
-            raise ResourceError(
-                f"there is not enough memory to talk to QEMU at {self.address}: raise the limit (ulimit -v, or the control"
-                " group's)"
-            ) from error
+            raise self._starved() from error
         except Exception as error:
             cause = error.__cause__ or error
             raise MonitorConnectError(
@@ -249,6 +258,12 @@ class Monitor:
         else:
             text = f"the connection to QEMU at {self.address} broke before or during {what}: QEMU ended, or hung up"
         return MonitorLostError(text, address=self.address)
+
+    def _starved(self) -> ResourceError:
+        return ResourceError(
+            f"there is not enough memory to talk to QEMU at {self.address}:"
+            " raise the limit (ulimit -v, or the control group's)"
+        )
 
     # The thread's side
 
@@ -289,10 +304,12 @@ class Monitor:
         except asyncio.CancelledError:
             pass
         except Exception as error:
+            self._broke_by = error
             settle(connected, error=error)
         with self._lock:
             self._over = True  # from here on the loop takes no more calls
-        await conversation.hang_up()
+        reason = await conversation.hang_up()
+        self._broke_by = self._broke_by or reason
 
     def _spawn(self, outcome: Future[Any], start: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Start a call's coroutine, unless the caller left already."""
