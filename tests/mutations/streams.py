@@ -199,8 +199,8 @@ STREAMS = (
     Mutation(
         name="decompress-reads-on",
         file=DECOMPRESS,
-        old="        return ahead.stop()\n",
-        new="        return None\n",
+        old="            ahead.stop()\n",
+        new="            pass\n",
         why="a decoder that wants no more leaves no thread that waits for it",
         tests=("unit/test_read_ahead.py::test_a_decoder_that_wants_no_more_ends_the_reading_too",),
     ),

@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
-from ..codecs.base import Codec, DecodeError, NotFramed, OversizedError, Reframer, TruncatedError
+from ..codecs.base import Codec, DecodeError, NotFramed, OversizedError, Reframer, StreamReader, TruncatedError
 from ..errors import CodecError, CorruptImageError, ImageError, SourceError, StreamsaveError, TruncatedImageError
 from ..format.frames import FrameTable
 from ..format.index import Index
@@ -164,7 +164,13 @@ class Decompression(Pipeline):
         self.stats.parallel = False
         ahead = ReadAhead(self._payload, self._gate)
         self._start("read-ahead", ahead.run)
-        reader = self._codec.stream_reader(ahead.read)
+        try:
+            self._decode(self._codec.stream_reader(ahead.read), ahead)
+        finally:
+            ahead.stop()
+
+    def _decode(self, reader: StreamReader, ahead: ReadAhead) -> None:
+        """All that ``reader`` makes of what ``ahead`` reads."""
         size = chunk_size = self._codec.chunk_size
         while size == chunk_size:
             slot = self._take_free()
@@ -180,7 +186,7 @@ class Decompression(Pipeline):
                 raise self._failed(error, slot) from error
             slot.parts = [room[:size]]
             self._publish(slot, coded=True)
-        return ahead.stop()
+        return None
 
     def _publish_error(self, slot: Slot, error: DecodeError) -> None:
         """The writer raises it, when all that is before it in the stream is written."""
