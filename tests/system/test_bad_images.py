@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -30,14 +30,6 @@ from ..kit.waiting import until
 from .unharmed import GUEST, unharmed
 
 pytestmark = pytest.mark.qemu
-
-
-@pytest.fixture(scope="module")
-def guest(qemu: str) -> Iterator[RunningQemu]:
-    """A guest that nothing in this file may harm."""
-    with RunningQemu(GUEST) as running:
-        running.boot().qmp().close()
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,6 @@ from .unharmed import GUEST, unharmed
 pytestmark = pytest.mark.qemu
 
 
-@pytest.fixture(scope="module")
-def guest(qemu: str) -> Iterator[RunningQemu]:
-    """A guest that nothing in this file may harm."""
-    with RunningQemu(GUEST) as running:
-        running.boot().qmp().close()
-        yield running
-
-
 # A monitor that is none
 
 

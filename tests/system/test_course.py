@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,6 @@ from ..kit.qemu import RunningQemu, demo_guest
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"
 STREAM_OFFSET = 67148
 RAW = SaveOptions(format="raw", then="resume")
-
-
-@pytest.fixture(scope="module")
-def guest(qemu: str) -> Iterator[RunningQemu]:
-    with RunningQemu(demo_guest(16 * MiB)) as running:
-        running.boot().qmp().close()
-        yield running
 
 
 def stages(looks: list[Progress]) -> list[str]:
