@@ -8,6 +8,7 @@ is the time that a chunk holds it. Known times that are measured with it say how
 
 from __future__ import annotations
 
+import argparse
 import os
 import select
 import subprocess
@@ -168,7 +169,8 @@ def _two_processors() -> Iterator[int]:
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure and print: three minutes, as root for figures that other programs do not spoil."""
+    argparse.ArgumentParser(prog="python -m bench.lock", description=main.__doc__).parse_args()
     measured = measure_lock()
     print("known times, in us, as measured: " + ", ".join(f"{us}: {got:.1f}" for us, got in measured["known_us"].items()))
     for part, held_s in measured["parts_s"].items():

@@ -5,6 +5,7 @@ Tables first that answer a question (is it met? how fast? how near the limit?), 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -250,8 +251,14 @@ def _rate(spread: Spread) -> str:
 
 def main() -> int:
     """Write the report of the results in a folder."""
-    folder = Path(sys.argv[1])
-    write_report(Results.read(folder / RESULTS), folder)
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=main.__doc__)
+    parser.add_argument("folder", type=Path, help=f"with the {RESULTS} of a run of make bench")
+    folder = parser.parse_args().folder
+    try:
+        results = Results.read(folder / RESULTS)
+    except OSError as error:
+        parser.error(f"{folder / RESULTS}: {error.strerror}: run make bench first")
+    write_report(results, folder)
     return 0
 
 
