@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -15,6 +14,7 @@ from streamsave.errors import CorruptImageError
 from streamsave.operations.reports import RestoreReport
 
 from ..kit.images import restored
+from ..kit.seeds import seed as seed_of
 from . import damage
 from .damage import CHANGES, Trial, places, run_campaign, run_trial, trial_count, what_is
 from .damage_samples import Sample
@@ -25,7 +25,7 @@ COUNT = 300
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_damage_is_an_error_or_harmless() -> None:
-    seed = int(os.environ.get("DAMAGE_SEED", time.time()))
+    seed = seed_of("DAMAGE_SEED")
     print(f"seed {seed}")  # pytest shows it if this fails
     numbers = Random(seed).sample(range(100_000), COUNT)
     trials = run_campaign(seed, numbers, workers=2)

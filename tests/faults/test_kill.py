@@ -25,6 +25,7 @@ from ..kit.disk import mounted_disk
 from ..kit.proxy import Proxy
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.qmp import Qmp
+from ..kit.seeds import seed as seed_of
 from ..kit.waiting import until
 
 pytestmark = pytest.mark.qemu
@@ -114,7 +115,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def test_kill_9_twenty_times_at_random_instants(watched: Watched, image: Path) -> None:
-    seed = random.randrange(1 << 32)
+    seed = seed_of("KILL_SEED")
     print(f"seed {seed}")
     chance = random.Random(seed)
     began = time.monotonic()

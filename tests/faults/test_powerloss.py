@@ -6,8 +6,6 @@ The model of a crash is that of ``powerloss/crash.py``. ``make powerloss`` looks
 from __future__ import annotations
 
 import hashlib
-import os
-import random
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
@@ -26,6 +24,7 @@ from ..conftest import Launch
 from ..kit.images import restored, save_bytes
 from ..kit.missing import require_tools
 from ..kit.qemu import demo_guest
+from ..kit.seeds import seed
 from .powerloss.campaign import Trial
 from .powerloss.crash import NOT, WHOLE, moments
 from .powerloss.events import COMPLETE, FOLDER, Disk, Event, Named, Recording, Resized, Synced, Written
@@ -34,7 +33,7 @@ from .powerloss.recorder import Recorder, recording
 from .powerloss.scenarios import IMAGE, ONE_OF_BOTH, Scenario, new_stream, scenario_named, scenarios
 from .powerloss.tracing import can_trace, trace
 
-SEED: Final = int(os.environ.get("POWERLOSS_SEED") or random.randrange(1 << 32))
+SEED: Final = seed("POWERLOSS_SEED")
 ALL: Final = scenarios("zstd")
 DEVICES: Final = [each for each in scenarios("raw", "gzip", "snappy") if each.on_device and each.name.startswith("save")]
 TRACED: Final = ("save zstd over an image", "save gzip onto a device", "save into a descriptor", "edit a sector")

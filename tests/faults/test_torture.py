@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -13,6 +12,7 @@ import pytest
 
 from ..kit.cli import MARK
 from ..kit.missing import missing
+from ..kit.seeds import seed as seed_of
 from .torture.campaign import run_campaign
 from .torture.faults import DONE, FAULTS, SOME_TIME, Fault, since
 from .torture.plan import Plan, draw
@@ -28,7 +28,7 @@ COUNT: Final = 60
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_whatever_goes_wrong(qemu: str) -> None:
-    seed = int(os.environ.get("TORTURE_SEED", time.time()))
+    seed = seed_of("TORTURE_SEED")
     print(f"seed {seed}")  # pytest shows it if this fails
     outcomes = run_campaign(seed, range(COUNT), 2, lambda _: None)
     print(summary(outcomes))

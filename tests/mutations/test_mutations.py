@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from ..kit.cli import ROOT
+from ..kit.seeds import seed as seed_of
 from .catalogue import MUTATIONS
 from .copies import Copy
 from .mutation import Mutation, StaleError
@@ -103,7 +103,7 @@ def test_what_is_red_already_tells_nothing() -> None:
 
 @pytest.mark.timeout(400)
 def test_a_sample() -> None:
-    seed = int(time.time())
+    seed = seed_of("MUTATIONS_SEED")
     print(f"seed {seed}; python -m tests.mutations --sample {SAMPLE} --seed {seed} tries these again")
     trials = run_campaign(random.Random(seed).sample(MUTATIONS, SAMPLE))
     assert [trial.mutation.name for trial in trials if trial.verdict is not Verdict.KILLED] == []

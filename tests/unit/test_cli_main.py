@@ -165,6 +165,11 @@ def test_a_bug_is_told_as_one_without_a_traceback(
     [
         (MemoryError(), "there is not enough memory: use fewer threads"),
         (OSError(errno.ENOMEM, "no"), "there is not enough memory: use fewer threads"),
+        (ImportError("x.so: failed to map segment from shared object"), "there is not enough memory: use fewer threads"),
+        (
+            OSError("cannot load library 'x': x.so: cannot map zero-fill pages"),
+            "there is not enough memory: use fewer threads",
+        ),
         (OSError(errno.EMFILE, "no"), "no descriptor is left ([Errno 24] no): raise the limit on open files"),
     ],
 )
