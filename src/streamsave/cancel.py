@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from . import resources
 from .errors import Aborted, StreamsaveError, TimeLimitError
+from .resources import Thread
 
 Waker = Callable[[StreamsaveError], object]
 """Ends what blocks, with that error. Called in the thread that cancels; must not block."""
@@ -62,14 +62,19 @@ class Cancellation:
         if limit_s is None:
             yield
             return
-        timer = threading.Timer(limit_s, self._end, [TimeLimitError(message, limit_s=limit_s)])
-        timer.name = "streamsave-limit"
-        resources.start(timer, "a time limit")
+        over = threading.Event()
+
+        def watch() -> None:
+            if not over.wait(limit_s):
+                self._end(TimeLimitError(message, limit_s=limit_s))
+
+        clock = Thread(watch, "limit", "a time limit")
+        clock.start()
         try:
             yield
         finally:
-            timer.cancel()
-            timer.join()
+            over.set()
+            clock.join()
 
     def _end(self, error: StreamsaveError) -> None:
         with self._lock:

@@ -94,6 +94,14 @@ GUARDIANS = (
         tests=("system/test_guardian.py::test_an_fsync_that_hangs_does_not_keep_the_guest",),
     ),
     Mutation(
+        name="guardian-without-a-thread",
+        file=CHILD,
+        old="        except ResourceError:\n            return self.is_committed()",
+        new="        except ZeroDivisionError:\n            return self.is_committed()",
+        why="where the system gives no thread the guardian frees the guest all the same",
+        tests=("unit/test_guardian_image.py::test_no_thread_to_ask_the_disk",),
+    ),
+    Mutation(
         name="guardian-removes-others",
         file=CHILD,
         old="            if self._is_at(path):\n                os.unlink(path)",

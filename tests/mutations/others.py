@@ -188,4 +188,37 @@ OTHERS = (
         why="silence is no consent",
         tests=("unit/test_cli_restore.py::test_on_a_terminal_it_asks",),
     ),
+    # -- no memory
+    Mutation(
+        name="thread-that-never-began",
+        file="resources.py",
+        old="            if self._made_with() is None and",
+        new="            if False and",
+        why="who starts a thread that gets no memory to begin does not wait for ever",
+        tests=("unit/test_resources.py::test_no_memory_to_begin[_bootstrap-die]",),
+    ),
+    Mutation(
+        name="thread-that-began-in-vain",
+        file="resources.py",
+        old="        return True\n",
+        new="        return super().wait(timeout)\n",
+        why="the interpreter's own waiting for a thread has no end",
+        tests=("unit/test_resources.py::test_no_memory_to_begin[_bootstrap-die]",),
+    ),
+    Mutation(
+        name="memory-as-damage",
+        file="codecs/base.py",
+        old="    if any(words in text for words in _NO_MEMORY):",
+        new="    if False:",
+        why="an image is not called damaged because this host had no memory for it",
+        tests=("faults/test_little_memory.py::test_lack_of_memory_is_no_damage[xz]",),
+    ),
+    Mutation(
+        name="memory-for-a-library",
+        file="cli/main.py",
+        old="number == errno.ENOMEM or unloaded:",
+        new="number == errno.ENOMEM:",
+        why="a library that finds no room is no bug of ours",
+        tests=("unit/test_cli_main.py::test_what_the_system_lacks_is_no_bug",),
+    ),
 )

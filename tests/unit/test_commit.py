@@ -12,11 +12,11 @@ from typing import cast
 
 import pytest
 
-from streamsave import resources
 from streamsave.cancel import Cancellation, Waker
 from streamsave.endpoints.image_sink import ImageSink
 from streamsave.errors import Aborted, DestinationError, ResourceError
 from streamsave.operations.commit import Commit
+from streamsave.resources import Thread
 
 
 class Waited(Cancellation):
@@ -126,12 +126,13 @@ def test_interrupted_before_that() -> None:
 def test_interrupted_while_its_thread_starts(begun: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread runs, or is about to, and nobody was told: it must not finish an image whose guest is freed."""
     file, calls = File(), threading.Event()
-    threads: list[threading.Thread] = []
+    threads: list[Thread] = []
+    start = Thread.start
 
-    def interrupted(thread: threading.Thread, what: str) -> None:
+    def interrupted(thread: Thread) -> None:
         threads.append(thread)
         if begun:
-            thread.start()
+            start(thread)
             assert calls.wait(20)
         raise KeyboardInterrupt
 
@@ -139,13 +140,13 @@ def test_interrupted_while_its_thread_starts(begun: bool, monkeypatch: pytest.Mo
         calls.set()
         assert file.aborted.wait(20)
 
-    monkeypatch.setattr(resources, "start", interrupted)
+    monkeypatch.setattr(Thread, "start", interrupted)
     commit = commit_of(file, hang)
     with pytest.raises(KeyboardInterrupt):
         commit.run(Cancellation())
     assert file.aborted.is_set()
     if not begun:
-        threads[0].start()
+        start(threads[0])
     commit.join()
     threads[0].join()
     assert calls.is_set() == begun

@@ -144,6 +144,17 @@ def test_a_disk_that_hangs_does_not_keep_the_guest(path: Path, fd: int, monkeypa
     assert not image.is_committed_in_time()
 
 
+def test_no_thread_to_ask_the_disk(path: Path, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    image = _Image(plan("file", path), fd)
+    assert image.is_committed_in_time()
+    image.take_back()
+    assert not path.exists()
+
+
 def test_a_rename_that_a_dying_parent_has_under_way(path: Path, fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for, and undone then."""
     temporary = path.with_name("temporary")

@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from .. import resources
 from ..errors import Aborted
+from ..resources import Thread
 from ..types import Progress, ProgressCallback
 from ..units import MiB, format_duration, format_size
 from .output import Output, drop_unread_output, json_line
@@ -44,8 +45,8 @@ def showing_progress(output: Output) -> Iterator[ProgressCallback | None]:
         return
     looks = _Looks()
     show = _show_json if output.json else _bar_show()
-    thread = threading.Thread(target=show, args=(looks,), name="streamsave-progress", daemon=True)
-    resources.start(thread, "the progress")
+    thread = Thread(partial(show, looks), "progress", "the progress", daemon=True)
+    thread.start()
     aborted = False
     try:
         yield looks.put

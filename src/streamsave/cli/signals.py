@@ -15,9 +15,9 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-from .. import resources
 from ..cancel import Cancellation
 from ..errors import Aborted, StreamsaveError
+from ..resources import Thread, descriptors
 from .output import complain
 
 CANCELLING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,10 +50,10 @@ class SignalRelay:
         self._old_handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
         self._old_wakeup_fd = -1
         self._reader_fd = self._writer_fd = -1
-        self._thread = threading.Thread(target=self._run, name="streamsave-signals")
+        self._thread = Thread(self._run, "signals", "signals")
 
     def __enter__(self) -> Self:
-        with resources.descriptors("signals"):
+        with descriptors("signals"):
             self._reader_fd, self._writer_fd = os.pipe()
         os.set_blocking(self._writer_fd, False)
         self._old_wakeup_fd = signal.set_wakeup_fd(self._writer_fd, warn_on_full_buffer=False)
@@ -61,7 +61,7 @@ class SignalRelay:
         for signum in self._ignored:
             self._old_handlers[signum] = signal.signal(signum, signal.SIG_IGN)
         try:
-            resources.start(self._thread, "signals")  # not before: an interrupt until here would leave it behind
+            self._thread.start()  # not before: an interrupt until here would leave it behind
         except BaseException:
             self._let_go()
             raise

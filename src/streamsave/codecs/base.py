@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from ..errors import UsageError
 from ..format.frames import FrameTable
@@ -56,6 +56,23 @@ class TruncatedError(DecodeError):
 
 class OversizedError(DecodeError):
     """A frame decodes to more than there is room for."""
+
+
+_NO_MEMORY: Final = ("can't allocate memory", "not enough memory", "allocation_failed")
+"""In the words of liblzma in cramjam, libzstd and liblz4."""
+
+
+def damage(error: Exception, what: str) -> DecodeError:
+    """What a library's ``error`` tells of the bytes that it was given, which are ``what``.
+
+    Raises:
+        MemoryError: it tells that memory ran out, and nothing of them.
+
+    """
+    text = f"{error}"
+    if any(words in text for words in _NO_MEMORY):
+        raise MemoryError(text) from error
+    return DecodeError(f"{what} is damaged: {text}")
 
 
 class NotFramed(Exception):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ..types import Buffer
 from ..units import KiB
-from .base import DecodeError, ReadBytes, TruncatedError
+from .base import ReadBytes, TruncatedError, damage
 
 _PIECE_SIZE = 64 * KiB
 
@@ -85,7 +85,7 @@ class MemberReader(ABC):
         try:
             return member.decompress(piece, size)
         except self._errors as error:
-            raise DecodeError(str(error)) from error
+            raise damage(error, "the compressed stream") from error
 
     def _peek(self, size: int) -> bytes:
         """The next ``size`` bytes at least, without taking them; fewer only at the end of the payload."""

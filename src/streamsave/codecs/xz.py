@@ -21,7 +21,7 @@ from zlib import crc32
 from ..format.frames import FrameTable
 from ..types import Buffer
 from ..units import KiB, MiB
-from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError
+from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError, damage
 from .members import MemberReader
 from .xz_blocks import XzReframer
 from .xz_container import (
@@ -167,7 +167,7 @@ class XzDecoder:
         try:
             size = self._decompress_into(frame, room[:chunk_size])
         except self._error as error:
-            raise DecodeError(f"the xz stream is damaged: {error}") from error
+            raise damage(error, "the xz stream") from error
         if size != chunk_size:
             raise DecodeError(f"the xz stream holds {size} bytes and not {chunk_size}, as it says")
         return room[:chunk_size]

@@ -21,7 +21,7 @@ from ..choices import DEFAULT_WINDOW
 from ..format.frames import FrameTable
 from ..types import Buffer
 from ..units import GiB, KiB
-from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError
+from .base import Codec, DecodeError, NotFramed, OversizedError, ReadBytes, TruncatedError, damage
 from .skips import cover_with
 from .zstd_frames import ZstdReframer
 from .zstd_structure import HEADER_BOUND, MAGIC, PREFIX_SIZE, SIZE_PREFIX, U32, WalkedInput, parse_header
@@ -144,7 +144,7 @@ class ZstdDecoder:
             # Checks the content size and the checksum, and that nothing is missing or left.
             chunk = self._context.decompress(frame[PREFIX_SIZE:], allow_extra_data=False)
         except self._error as error:
-            raise DecodeError(str(error)) from error
+            raise damage(error, "the zstd frame") from error
         if not content_size:
             _check_empty(frame)  # the binding believes a size of 0 without another look
         return chunk
@@ -195,7 +195,7 @@ class ZstdReader:
         try:
             return self._reader.readinto(view)
         except self._error as error:
-            raise DecodeError(str(error)) from error
+            raise damage(error, "the zstd frame") from error
 
 
 def _check_empty(frame: memoryview) -> None:

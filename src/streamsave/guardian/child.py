@@ -8,13 +8,13 @@ import select
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import CommandError, MonitorLostError, StreamsaveError
+from ..errors import CommandError, MonitorLostError, ResourceError, StreamsaveError
 from ..qemu.recovery import carry_out, free_guest
+from ..resources import Thread
 from .plan import COMMITTED, DISARM, LAST_CALLS_S, MIGRATING, NOT_MIGRATING, READY, STOPPING, GuardianPlan
 
 FD_SIZE = 4
@@ -160,13 +160,17 @@ class _Image:
     def __init__(self, plan: GuardianPlan, fd: int) -> None:
         self._plan = plan
         self._fd = fd
-        self._asked: threading.Thread | None = None
+        self._asked: Thread | None = None
 
     def is_committed_in_time(self) -> bool:
         """``is_committed``, or False if the disk takes too long: then the guest comes first."""
         answers: list[bool] = []
-        self._asked = threading.Thread(target=lambda: answers.append(self.is_committed()), daemon=True)
-        self._asked.start()
+        asked = Thread(lambda: answers.append(self.is_committed()), "asking", "the image", daemon=True)
+        try:
+            asked.start()
+        except ResourceError:
+            return self.is_committed()  # most disks answer
+        self._asked = asked
         self._asked.join(DISK_S)
         return bool(answers and answers[0])
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-from .. import resources
 from ..cancel import Cancellation
+from ..resources import Thread
 
 END_S = 30.0
 """How long libvirt may take to put everything back when what it saves to, or restores from, has gone."""
@@ -32,7 +32,7 @@ class Call:
         self._function = function
         self._on_failure = on_failure
         self._ended = threading.Event()
-        resources.start(threading.Thread(target=self._run, name="streamsave-libvirt", daemon=True), "libvirt")
+        Thread(self._run, "libvirt", "libvirt", daemon=True).start()
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; whether it came."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from .. import resources
 from ..cancel import Cancellation
 from ..endpoints.image_sink import ImageSink
+from ..resources import Thread
 
 
 class Commit:
@@ -24,7 +24,7 @@ class Commit:
         self._over = threading.Event()
         self._error: BaseException | None = None
         self._begun = False
-        self._thread = threading.Thread(target=self._run, name="streamsave-commit")
+        self._thread = Thread(self._run, "commit", "the commit")
 
     def run(self, cancel: Cancellation) -> None:
         """Return when the image exists, or raise why it does not: the commit's error, or what gave it up.
@@ -38,7 +38,7 @@ class Commit:
         """
         with cancel.waking(self._give_up):
             try:
-                resources.start(self._thread, "the commit")  # interrupted in there, the thread may run
+                self._thread.start()  # interrupted in there, the thread may run
                 self._over.wait()
             except BaseException as interrupt:
                 self._give_up(interrupt)

@@ -6,14 +6,14 @@ exception that leaves it closes the gate for all. The threads are not daemons: w
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter, thread_time
 
-from .. import resources
 from ..errors import ResourceError
+from ..resources import Thread
 from ..types import Buffer, Sink, Source
 from .bufpool import BufferPool, Slot, foreign_slot_count
 from .gate import Gate, GateClosed
@@ -40,7 +40,7 @@ class Pipeline(ABC):
         self._output_ready = self._gate.condition()
         self._stage_ended = self._gate.condition()
         self._running = 0
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
         self._work: deque[Slot] = deque()
         self._order: deque[Slot] = deque()
         self._input_ended = False
@@ -113,11 +113,11 @@ class Pipeline(ABC):
 
     def _start(self, name: str, body: Callable[[], None]) -> None:
         """One more thread, which is a stage of this pipeline. ResourceError as ``start()``."""
-        thread = threading.Thread(target=self._run, args=(body,), name=f"streamsave-{name}")
+        thread = Thread(partial(self._run, body), name, f"the pipeline's {name}")
         with self._gate.lock:
             self._running += 1
         try:
-            resources.start(thread, f"the pipeline's {name}")
+            thread.start()
         except ResourceError as failure:
             with self._gate.lock:
                 self._running -= 1

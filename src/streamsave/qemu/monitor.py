@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from .. import resources
 from ..cancel import Cancellation
 from ..errors import (
     MonitorBusyError,
@@ -29,6 +29,7 @@ from ..errors import (
     ResourceError,
     with_notes_of,
 )
+from ..resources import Thread
 from .connect import await_greeting, check_loop_opens, hang_up, open_socket, peer_pid
 from .conversation import Conversation, Event, logger
 from .outcomes import pass_on, settle
@@ -88,10 +89,10 @@ class Monitor:
             self._socket.close()
             raise
         connected: Future[None] = Future()
-        self._thread = threading.Thread(target=self._serve, args=(connected,), name="streamsave-qmp")
+        self._thread = Thread(partial(self._serve, connected), "qmp", "the monitor")
         try:
             check_loop_opens()
-            resources.start(self._thread, "the monitor")
+            self._thread.start()
         except BaseException:
             self._socket.close()
             raise

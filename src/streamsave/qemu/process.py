@@ -11,16 +11,16 @@ import select
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Final
 
-from .. import resources
 from ..cancel import Cancellation
 from ..errors import MonitorBusyError, MonitorError, ProcessError, UsageError
 from ..printable import PrintableBytes
+from ..resources import Thread, descriptors
 from ..units import KiB
 from .connect import await_greeting, hang_up
 from .monitor import Monitor
@@ -71,15 +71,14 @@ class QemuProcess:
         self._printable = PrintableBytes()  # QEMU repeats names out of a stream that it does not like
         self._on_start = on_start
         self._process: subprocess.Popen[bytes]
-        with resources.descriptors("QEMU's monitor"):
+        with descriptors("QEMU's monitor"):
             self.monitor_socket, theirs = socket.socketpair()
         started: Future[subprocess.Popen[bytes]] = Future()
         # A KeyboardInterrupt in the midst of Popen would lose the child that it just made. In a thread none arrives.
-        self._thread = threading.Thread(
-            target=self._run, args=(theirs, working_directory, started), name="streamsave-qemu-stderr"
-        )
+        run = partial(self._run, theirs, working_directory, started)
+        self._thread = Thread(run, "qemu-stderr", "QEMU's messages")
         try:
-            resources.start(self._thread, "QEMU's messages")
+            self._thread.start()
         except BaseException:
             self.monitor_socket.close()
             theirs.close()
