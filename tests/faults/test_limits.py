@@ -37,7 +37,7 @@ from ..kit.cli import streamsave
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.qmp import Qmp
 from ..kit.waiting import until
-from .saving import COMMIT, FOLDER, GLOBALS, HEADER, PAYLOAD, Fails, failing, goes_on, state_of
+from .saving import COMMIT, FOLDER, GLOBALS, HEADER, PAYLOAD, RAW, Fails, failing, goes_on, state_of
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(60)]
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny.raw.save"
@@ -205,25 +205,26 @@ def test_no_descriptor_is_left(call: int, what: str, fails: Fails, monkeypatch: 
     assert f"no descriptor is left for {what} (Too many open files)" in str(fails(ResourceError))
 
 
-def test_no_thread_for_the_commit(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "what", "options"),
+    [
+        ("commit", "the commit", RAW),
+        ("limit", "a time limit", SaveOptions(timeout_s=9)),
+        ("limit", "a time limit", SaveOptions(max_stopped_s=9)),
+    ],
+)
+def test_a_thread_that_cannot_start(
+    name: str, what: str, options: SaveOptions, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        if thread.name == "streamsave-commit":
+        if thread.name == f"streamsave-{name}":
             raise RuntimeError("can't start new thread")
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    assert "cannot start a thread for the commit (can't start new thread)" in str(fails(ResourceError))
-
-
-def test_no_thread_for_the_clock(fails: Fails, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_timer: threading.Timer) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Timer, "start", refuse)
-    assert "cannot start a thread for a time limit" in str(fails(ResourceError, SaveOptions(timeout_s=9)))
-    assert "cannot start a thread for a time limit" in str(fails(ResourceError, SaveOptions(max_stopped_s=9)))
+    assert f"cannot start a thread for {what} (can't start new thread)" in str(fails(ResourceError, options))
 
 
 def test_a_qemu_that_stands_still_itself(launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
