@@ -51,6 +51,7 @@ class Thread(threading.Thread):
             raise self._refused(f"{error}", "raise the limit on processes") from error
         while not self._begun.wait(_LOOK_S):
             if self._made_with() is None and not self._begun.is_set():
+                threading._limbo.pop(self, None)  # type: ignore[attr-defined]  # noqa: SLF001 - or it is listed for ever
                 raise self._refused("there is no memory for it", "raise the limit (ulimit -v, or the control group's)")
 
     def run(self) -> None:

@@ -108,7 +108,7 @@ COMMITS = (
     Mutation(
         name="limit-outlives",
         file="cancel.py",
-        old="            timer.cancel()\n            timer.join()\n",
+        old="            over.set()\n            clock.join()\n",
         new="            pass\n",
         why="a limit that runs out after the operation changes nothing, and no clock is left",
         tests=("faults/test_limits.py::test_the_first_end_counts",),

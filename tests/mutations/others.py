@@ -216,7 +216,7 @@ OTHERS = (
     Mutation(
         name="memory-for-a-library",
         file="cli/main.py",
-        old="number == errno.ENOMEM or unloaded:",
+        old="number == errno.ENOMEM or told:",
         new="number == errno.ENOMEM:",
         why="a library that finds no room is no bug of ours",
         tests=("unit/test_cli_main.py::test_what_the_system_lacks_is_no_bug",),

@@ -165,6 +165,7 @@ def test_a_bug_is_told_as_one_without_a_traceback(
     [
         (MemoryError(), "there is not enough memory: use fewer threads"),
         (OSError(errno.ENOMEM, "no"), "there is not enough memory: use fewer threads"),
+        (RuntimeError("can't allocate lock"), "there is not enough memory: use fewer threads"),
         (ImportError("x.so: failed to map segment from shared object"), "there is not enough memory: use fewer threads"),
         (
             OSError("cannot load library 'x': x.so: cannot map zero-fill pages"),

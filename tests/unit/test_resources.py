@@ -45,8 +45,9 @@ def test_no_memory_to_begin(place: str, fate: Any, monkeypatch: pytest.MonkeyPat
     told: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_type))
     monkeypatch.setattr(threading.Thread, place, fate)
-    ran = threading.Event()
+    ran, before = threading.Event(), threading.enumerate()
     with pytest.raises(ResourceError, match=r"cannot start a thread for an example \(there is no memory for it\): raise"):
         Thread(ran.set, "example", "an example").start()
     assert told == [MemoryError], "the thread was made, and died"
     assert not ran.is_set()
+    assert threading.enumerate() == before

@@ -107,15 +107,15 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-# What glibc's dlopen says where it got no memory: the errors that Python and cffi make of it have no errno.
-_NO_ROOM_FOR_A_LIBRARY: Final = ("failed to map segment", "cannot map zero-fill pages", "annot allocate", "out of memory")
+_NO_MEMORY: Final = ("failed to map segment", "cannot map zero-fill pages", "t allocate", "out of memory")
+"""What glibc's dlopen says where it got none, and the interpreter of a lock ("can't"); such errors have no number."""
 
 
 def _lacking(error: Exception) -> str:
     """What the system refused this process that nobody told by a better name, and what to do; empty: it is a bug of ours."""
     number = error.errno if isinstance(error, OSError) else None
-    unloaded = isinstance(error, (ImportError, OSError)) and any(words in str(error) for words in _NO_ROOM_FOR_A_LIBRARY)
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or unloaded:
+    told = isinstance(error, (ImportError, OSError, RuntimeError)) and any(words in str(error) for words in _NO_MEMORY)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM or told:
         return "there is not enough memory: use fewer threads, or raise the limit (ulimit -v, or the control group's)"
     if number in (errno.EMFILE, errno.ENFILE):
         return f"no descriptor is left ({error}): raise the limit on open files (ulimit -n)"
