@@ -221,4 +221,12 @@ OTHERS = (
         why="a library that finds no room is no bug of ours",
         tests=("unit/test_cli_main.py::test_what_the_system_lacks_is_no_bug",),
     ),
+    Mutation(
+        name="reader-in-a-circle",
+        file="codecs/zstd.py",
+        old="            del self._reader\n",
+        new="",
+        why="what looked at many damaged images has not grown",
+        tests=("faults/test_remains.py::test_no_slot_is_left_of_a_damaged_image[tiny.zstd.save]",),
+    ),
 )

@@ -194,8 +194,12 @@ class ZstdReader:
         """Fill ``view``, see ``StreamReader``."""
         try:
             return self._reader.readinto(view)
-        except self._error as error:
-            raise damage(error, "the zstd frame") from error
+        except BaseException as error:
+            # The garbage collector does not see into it: an error that is kept where its input comes from would stay.
+            del self._reader
+            if isinstance(error, self._error):
+                raise damage(error, "the zstd frame") from error
+            raise
 
 
 def _check_empty(frame: memoryview) -> None:
