@@ -1,4 +1,4 @@
-"""What the system may refuse this process: threads and descriptors. One error for all of them."""
+"""What the system may refuse this process: memory, threads and descriptors. One error for all of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Final
 from weakref import ref
 
 from .errors import ResourceError
 
 _LOOK_S = 0.1
 """How often to look whether a thread is gone that has not begun."""
+_NO_MEMORY: Final = (
+    *("failed to map segment", "cannot map zero-fill pages"),  # glibc's dlopen
+    *("can't allocate", "annot allocate", "out of memory"),  # the interpreter of a lock, dlopen, liblzma in cramjam
+    *("not enough memory", "allocation_failed"),  # libzstd, liblz4
+)
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that this process got no memory; those of libraries say it in their text alone."""
+    number = error.errno if isinstance(error, OSError) else None
+    return isinstance(error, MemoryError) or number == errno.ENOMEM or any(words in str(error) for words in _NO_MEMORY)
 
 
 class Thread(threading.Thread):
@@ -29,7 +40,7 @@ class Thread(threading.Thread):
         self._what = what
         self._begun = threading.Event()
         self._started = _NobodyWaits()  # what start() of the class above waits for
-        self._made_with: Callable[[], object] = lambda: self
+        self._made_with: Callable[[], object] = object  # which is not None
 
     @property
     def _bootstrap(self) -> Callable[[], None]:
@@ -66,7 +77,7 @@ class Thread(threading.Thread):
 class _NobodyWaits(threading.Event):
     """An event that is waited for elsewhere."""
 
-    def wait(self, timeout: float | None = None) -> Any:  # noqa: ARG002
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002
         """Return at once."""
         return True
 

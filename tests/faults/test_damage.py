@@ -14,7 +14,7 @@ from streamsave.errors import CorruptImageError
 from streamsave.operations.reports import RestoreReport
 
 from ..kit.images import restored
-from ..kit.seeds import seed as seed_of
+from ..kit.seeds import seed_of
 from . import damage
 from .damage import CHANGES, Trial, places, run_campaign, run_trial, trial_count, what_is
 from .damage_samples import Sample

@@ -25,7 +25,7 @@ from ..kit.disk import mounted_disk
 from ..kit.proxy import Proxy
 from ..kit.qemu import RunningQemu, demo_guest
 from ..kit.qmp import Qmp
-from ..kit.seeds import seed as seed_of
+from ..kit.seeds import seed_of
 from ..kit.waiting import until
 
 pytestmark = pytest.mark.qemu

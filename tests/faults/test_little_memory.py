@@ -19,7 +19,7 @@ from io import BytesIO
 from random import Random
 from pathlib import Path
 from streamsave.codecs.registry import codecs
-from streamsave.units import KiB, MiB
+from streamsave.units import KiB
 
 codec = codecs()[sys.argv[1]]
 size = codec.chunk_size
@@ -54,13 +54,14 @@ for decode in (whole, sequential):
 
 @pytest.mark.parametrize("name", list(codecs()))
 def test_lack_of_memory_is_no_damage(name: str) -> None:
-    environment = {
-        **os.environ,
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "65536",
-    }  # what is free goes back
+    gives_back = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # what is freed, so that it counts
     run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", SCRIPT, name],
+        cwd=ROOT,
+        env={**os.environ, **gives_back},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if name in ("lz4", "snappy") and run.returncode == -6:
         return  # its library ends the process then: docs/exit-codes.md

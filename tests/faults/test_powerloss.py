@@ -24,7 +24,7 @@ from ..conftest import Launch
 from ..kit.images import restored, save_bytes
 from ..kit.missing import require_tools
 from ..kit.qemu import demo_guest
-from ..kit.seeds import seed
+from ..kit.seeds import seed_of
 from .powerloss.campaign import Trial
 from .powerloss.crash import NOT, WHOLE, moments
 from .powerloss.events import COMPLETE, FOLDER, Disk, Event, Named, Recording, Resized, Synced, Written
@@ -33,7 +33,7 @@ from .powerloss.recorder import Recorder, recording
 from .powerloss.scenarios import IMAGE, ONE_OF_BOTH, Scenario, new_stream, scenario_named, scenarios
 from .powerloss.tracing import can_trace, trace
 
-SEED: Final = seed("POWERLOSS_SEED")
+SEED: Final = seed_of("POWERLOSS_SEED")
 ALL: Final = scenarios("zstd")
 DEVICES: Final = [each for each in scenarios("raw", "gzip", "snappy") if each.on_device and each.name.startswith("save")]
 TRACED: Final = ("save zstd over an image", "save gzip onto a device", "save into a descriptor", "edit a sector")
@@ -83,7 +83,9 @@ def test_as_the_kernel_sees_it(scenario: Scenario) -> None:
     """strace and the recorder in this process see the same."""
     require_tools("strace")
     if not can_trace():  # no program can be installed against that, so CI may skip it too
-        pytest.skip("this container forbids ptrace, which strace needs: run it with --cap-add SYS_PTRACE, or outside of one")
+        pytest.skip(
+            "ptrace, which strace needs, is forbidden here: allow it (--cap-add SYS_PTRACE, or kernel.yama.ptrace_scope)"
+        )
     traced, recorded = Trial(scenario, SEED, recorder=trace), trial_of(scenario)
     findings = traced.power_fails()
     assert not findings.complaints, findings.complaints[0]

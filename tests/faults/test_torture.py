@@ -12,7 +12,7 @@ import pytest
 
 from ..kit.cli import MARK
 from ..kit.missing import missing
-from ..kit.seeds import seed as seed_of
+from ..kit.seeds import seed_of
 from .torture.campaign import run_campaign
 from .torture.faults import DONE, FAULTS, SOME_TIME, Fault, since
 from .torture.plan import Plan, draw

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 
-def seed(variable: str) -> int:
+def seed_of(variable: str) -> int:
     """What the environment says in ``variable``, else a number that the sources decide.
 
     So the same commit gives the same answer twice, and the next one tries something else. Outside of a git checkout: 1.

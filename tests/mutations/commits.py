@@ -116,7 +116,7 @@ COMMITS = (
     Mutation(
         name="monitor-starved",
         file=MONITOR,
-        old="        if isinstance(error, MonitorLostError) and isinstance(self._broke_by, MemoryError):",
+        old="        if isinstance(error, MonitorLostError) and self._broke_by and is_lack_of_memory(self._broke_by):",
         new="        if False:",
         why="QEMU is not blamed for memory that this process lacks",
         tests=("system/test_monitor.py::test_no_memory_for_an_answer",),

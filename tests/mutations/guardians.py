@@ -96,7 +96,7 @@ GUARDIANS = (
     Mutation(
         name="guardian-without-a-thread",
         file=CHILD,
-        old="        except ResourceError:\n            return self.is_committed()",
+        old="        except (ResourceError, MemoryError, RuntimeError):\n            return self.is_committed()",
         new="        except ZeroDivisionError:\n            return self.is_committed()",
         why="where the system gives no thread the guardian frees the guest all the same",
         tests=("unit/test_guardian_image.py::test_no_thread_to_ask_the_disk",),

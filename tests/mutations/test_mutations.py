@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from ..kit.cli import ROOT
-from ..kit.seeds import seed as seed_of
+from ..kit.seeds import seed_of
 from .catalogue import MUTATIONS
 from .copies import Copy
 from .mutation import Mutation, StaleError

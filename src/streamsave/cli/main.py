@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..errors import Aborted, DestinationError, ResourceError, StreamsaveError
+from ..resources import is_lack_of_memory
 from . import bench, completion, convert, demo, edit, formats, info, restore, save, verify
 from .arguments import CommandParser
 from .heap import keep_freed_memory
@@ -107,15 +108,10 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-_NO_MEMORY: Final = ("failed to map segment", "cannot map zero-fill pages", "t allocate", "out of memory")
-"""What glibc's dlopen says where it got none, and the interpreter of a lock ("can't"); such errors have no number."""
-
-
 def _lacking(error: Exception) -> str:
     """What the system refused this process that nobody told by a better name, and what to do; empty: it is a bug of ours."""
     number = error.errno if isinstance(error, OSError) else None
-    told = isinstance(error, (ImportError, OSError, RuntimeError)) and any(words in str(error) for words in _NO_MEMORY)
-    if isinstance(error, MemoryError) or number == errno.ENOMEM or told:
+    if is_lack_of_memory(error):
         return "there is not enough memory: use fewer threads, or raise the limit (ulimit -v, or the control group's)"
     if number in (errno.EMFILE, errno.ENFILE):
         return f"no descriptor is left ({error}): raise the limit on open files (ulimit -n)"

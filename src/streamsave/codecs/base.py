@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Protocol
 
 from ..errors import UsageError
 from ..format.frames import FrameTable
+from ..resources import is_lack_of_memory
 from ..types import Buffer
 from ..units import MiB
 
@@ -58,10 +59,6 @@ class OversizedError(DecodeError):
     """A frame decodes to more than there is room for."""
 
 
-_NO_MEMORY: Final = ("can't allocate memory", "not enough memory", "allocation_failed")
-"""In the words of liblzma in cramjam, libzstd and liblz4."""
-
-
 def damage(error: Exception, what: str) -> DecodeError:
     """What a library's ``error`` tells of the bytes that it was given, which are ``what``.
 
@@ -69,10 +66,9 @@ def damage(error: Exception, what: str) -> DecodeError:
         MemoryError: it tells that memory ran out, and nothing of them.
 
     """
-    text = f"{error}"
-    if any(words in text for words in _NO_MEMORY):
-        raise MemoryError(text) from error
-    return DecodeError(f"{what} is damaged: {text}")
+    if is_lack_of_memory(error):
+        raise MemoryError(str(error)) from error
+    return DecodeError(f"{what} is damaged: {error}")
 
 
 class NotFramed(Exception):

@@ -165,10 +165,10 @@ class _Image:
     def is_committed_in_time(self) -> bool:
         """``is_committed``, or False if the disk takes too long: then the guest comes first."""
         answers: list[bool] = []
-        asked = Thread(lambda: answers.append(self.is_committed()), "asking", "the image", daemon=True)
         try:
+            asked = Thread(lambda: answers.append(self.is_committed()), "asking", "the image", daemon=True)
             asked.start()
-        except ResourceError:
+        except (ResourceError, MemoryError, RuntimeError):
             return self.is_committed()  # most disks answer
         self._asked = asked
         self._asked.join(DISK_S)

@@ -29,7 +29,7 @@ from ..errors import (
     ResourceError,
     with_notes_of,
 )
-from ..resources import Thread
+from ..resources import Thread, is_lack_of_memory
 from .connect import await_greeting, check_loop_opens, hang_up, open_socket, peer_pid
 from .conversation import Conversation, Event, logger
 from .outcomes import pass_on, settle
@@ -110,7 +110,7 @@ class Monitor:
     ) -> None:
         """Raises ResourceError instead of a MonitorLostError, if it was our own end that had no memory to go on."""
         self.close()
-        if isinstance(error, MonitorLostError) and isinstance(self._broke_by, MemoryError):
+        if isinstance(error, MonitorLostError) and self._broke_by and is_lack_of_memory(self._broke_by):
             raise with_notes_of(error, self._starved()) from error
 
     # The calls, for any thread
