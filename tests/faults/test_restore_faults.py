@@ -343,14 +343,16 @@ def test_the_image_is_overwritten_while_it_is_read(
 
 
 def change_when_half_is_read(image: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
-    half = image.stat().st_size // 2
+    """``change`` comes before anything of the second half is read, but for the index: threads overtake each other."""
+    size = image.stat().st_size
     readinto_at = FileSource.readinto_at
+    lock, changes = threading.Lock(), [change]
 
     def read_and_change(source: FileSource, view: memoryview, offset: int) -> int:
-        got = readinto_at(source, view, offset)
-        if offset <= half < offset + got:
-            change()
-        return got
+        with lock:
+            if changes and offset < size * 0.9 and offset + len(view) > size * 0.5:
+                changes.pop()()
+        return readinto_at(source, view, offset)
 
     monkeypatch.setattr(FileSource, "readinto_at", read_and_change)
 
